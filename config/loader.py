@@ -1,0 +1,101 @@
+"""Reading a configuration file into its dataclass, with errors that name file, key and what is allowed."""
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from util.errors import InputError
+
+Config = TypeVar("Config")
+
+IGNORED_KEYS = ("ec_thread", "stream_part", "inplace")
+"""Keys of the released files that belong to its entropy coder and activations."""
+
+
+def load_config(path: str | Path, schema: type[Config]) -> Config:
+    """Read `model_architecture` and `model_params` from a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value is unknown, missing or impossible.
+    """
+    content = _read_mapping(path)
+    _check_keys(path, "the file", content, {"model_architecture", "model_params"}, set())
+    if content["model_architecture"] != schema.architecture:
+        raise InputError(f"{path}: model_architecture {content['model_architecture']!r} cannot be used here; "
+                         f"it must be {schema.architecture!r}")
+    return _build(path, "model_params", content["model_params"], schema)
+
+
+def _read_mapping(path: str | Path) -> dict:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing configuration file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text; give a YAML configuration file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: is not valid YAML ({getattr(error, 'problem', None) or 'syntax'})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold the keys model_architecture and model_params")
+    return content
+
+
+def _check_keys(path: str | Path, where: str, given: dict, required: set[str], optional: set[str]) -> None:
+    allowed = sorted(required | optional)
+    for key in given:
+        if key not in required | optional:
+            raise InputError(f"{path}: unknown key {key!r} in {where}; allowed are {', '.join(allowed)}")
+    for key in sorted(required - given.keys()):
+        raise InputError(f"{path}: key {key!r} is missing in {where}")
+
+
+def _build(path: str | Path, where: str, given: Any, schema: type[Config]) -> Config:
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: {where} must be a mapping of keys to values")
+    given = {key: value for key, value in given.items() if key not in IGNORED_KEYS}
+    fields = {field.name: field for field in dataclasses.fields(schema)}
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    _check_keys(path, where, given, required, fields.keys() - required)
+    hints = typing.get_type_hints(schema)
+    values = {}
+    for key, value in given.items():
+        values[key] = _convert(path, f"{where}.{key}", value, hints[key], fields[key].metadata.get("allowed"))
+    try:
+        return schema(**values)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple | None) -> Any:
+    """Check one value against its annotation; lists become tuples, the string `None` becomes None."""
+    if value == "None":
+        value = None
+    if allowed is not None:
+        if value not in allowed:
+            raise InputError(f"{path}: {where}: {value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
+        return value
+    if isinstance(hint, types.UnionType):                          # `X | None`
+        if value is None:
+            return None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        return _build(path, where, value, hint)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and _is_width(value):
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, list) and all(map(_is_width, value)):
+        return tuple(value)
+    expected = {bool: "True or False", int: "an integer of at least 1"}.get(hint, "a list of integers of at least 1")
+    raise InputError(f"{path}: {where}: {value!r} is not allowed; it must be {expected}")
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

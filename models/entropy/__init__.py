@@ -1,0 +1,1 @@
+"""Probability models of the latents, and the coders that the networks call with them."""

@@ -1,0 +1,111 @@
+"""Intra codec of DCVC-DC (Li et al., CVPR 2023) with 64 interpolated rates.
+
+    frame -> enc_1 -> gain -> enc_2 -> y -> hyper_enc -> z
+    z_hat -> hyper_dec -> y_prior_fusion -> step, scale, mean
+    y / step -> four passes with y_spatial_prior -> y_hat * step -> dec_1 -> gain -> dec_2 -> refine -> frame
+
+Shapes: frame B 3 H W in [0, 1]; y B N H/16 W/16; z B N at 1/64.
+"""
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config import IntraConfig
+from models.entropy.coder import Coder
+from models.entropy.likelihood import FactorizedPrior, NormalModel
+from models.hyperprior import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
+from models.layers.blocks import Down, GateBlock, Up, conv
+from models.layers.functional import at_least, crop
+from models.layers.unet import UNet
+from models.spatial_prior import INTRA_SCHEDULE, passes
+
+RATES = 64
+"""Number of rates between the first and the last trained anchor."""
+
+
+class _Encoder(nn.Module):
+    def __init__(self, c: IntraConfig):
+        super().__init__()
+        self.enc_1 = nn.Sequential(Down(3, c.g_ch_2x), GateBlock(c.g_ch_2x))
+        self.enc_2 = nn.Sequential(Down(c.g_ch_2x, c.g_ch_4x), GateBlock(c.g_ch_4x), Down(c.g_ch_4x, c.channel_N),
+                                   GateBlock(c.channel_N), conv(c.channel_N, c.channel_N, stride=2))
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return self.enc_2(self.enc_1(x) * gain)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, c: IntraConfig):
+        super().__init__()
+        self.dec_1 = nn.Sequential(GateBlock(c.channel_N), Up(c.channel_N, c.channel_N), GateBlock(c.channel_N),
+                                   Up(c.channel_N, c.g_ch_4x), GateBlock(c.g_ch_4x), Up(c.g_ch_4x, c.g_ch_2x))
+        self.dec_2 = nn.Sequential(GateBlock(c.g_ch_2x), Up(c.g_ch_2x, c.g_ch_1x))
+
+    def forward(self, y_hat: Tensor, gain: Tensor) -> Tensor:
+        return self.dec_2(self.dec_1(y_hat) * gain)
+
+
+class IntraCodec(nn.Module):
+    """Codes a frame on its own.
+
+    Args:
+        config: widths.
+        interpolated: the rate index counts 64 steps between the first and the last anchor; otherwise it counts
+            the four trained anchors.
+    """
+
+    def __init__(self, config: IntraConfig, interpolated: bool = True):
+        super().__init__()
+        n = config.channel_N
+        self.interpolated = interpolated
+        self.q_basic_enc = nn.Parameter(torch.ones(1, config.g_ch_2x, 1, 1))
+        self.q_scale_enc = nn.Parameter(torch.tensor((0.6, 0.9, 1.25, 1.8)).view(4, 1, 1, 1))
+        self.q_basic_dec = nn.Parameter(torch.ones(1, config.g_ch_2x, 1, 1))
+        self.q_scale_dec = nn.Parameter(torch.tensor((1.8, 1.25, 0.9, 0.6)).view(4, 1, 1, 1))
+        self.bit_estimator_z = FactorizedPrior(n)
+        self.enc = _Encoder(config)
+        self.hyper_enc = hyper_encoder(GateBlock, n, n)
+        self.hyper_dec = hyper_decoder(GateBlock, n, n)
+        self.y_prior_fusion = nn.Sequential(GateBlock(n, 2 * n), GateBlock(2 * n, 3 * n))
+        self.y_spatial_prior_adaptor_1 = conv(4 * n, 3 * n, 1)
+        self.y_spatial_prior_adaptor_2 = conv(4 * n, 3 * n, 1)
+        self.y_spatial_prior_adaptor_3 = conv(4 * n, 3 * n, 1)
+        self.y_spatial_prior = nn.Sequential(GateBlock(3 * n, 3 * n), GateBlock(3 * n, 2 * n), GateBlock(2 * n, 2 * n))
+        self.y_model = NormalModel()
+        self.dec = _Decoder(config)
+        self.refine = nn.Sequential(UNet(config.g_ch_1x, config.g_ch_1x, GateBlock, config.unet_channels),
+                                    conv(config.g_ch_1x, 3))
+
+    def forward(self, coder: Coder, frame: Tensor | None, size: tuple[int, int], qp: int | Tensor) -> Tensor:
+        """Code one frame.
+
+        Args:
+            frame: B 3 H W, or None when decoding. H and W are multiples of 16.
+            size: H and W.
+            qp: rate index, 0..63 (0..3 for anchors); an int, or int64 (B,).
+
+        Returns:
+            The decoded frame, B 3 H W, unclamped.
+        """
+        y = None if frame is None else self.enc(frame, self._gain(self.q_basic_enc, self.q_scale_enc, qp))
+        size = (size[0] // 16, size[1] // 16)
+        z_hat = code_hyper(coder, y, size, self.hyper_enc, self.bit_estimator_z, "iz")
+        parameters = crop(self.y_prior_fusion(self.hyper_dec(z_hat)), size)
+        step, scales, means = parameters.chunk(3, 1)
+        step = at_least(step, 0.5)
+        adaptors = (self.y_spatial_prior_adaptor_1, self.y_spatial_prior_adaptor_2, self.y_spatial_prior_adaptor_3)
+
+        def refine(n: int, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+            return self.y_spatial_prior(adaptors[n](torch.cat((y_hat, parameters), 1))).chunk(2, 1)
+
+        y_hat = code_latent_in_passes(coder, None if y is None else y / step, scales, means,
+                                      passes(INTRA_SCHEDULE, means.shape[1], size, means.device),
+                                      refine, self.y_model, "iy")
+        return self.refine(self.dec(y_hat * step, self._gain(self.q_basic_dec, self.q_scale_dec, qp)))
+
+    def _gain(self, basic: Tensor, anchors: Tensor, qp: int | Tensor) -> Tensor:
+        """Channel gains times the scalar of the rate: log-linear over 64 steps from the first to the last anchor."""
+        if self.interpolated:
+            first, *_, last = anchors.detach().flatten().tolist()
+            anchors = anchors.new_tensor(np.exp(np.linspace(np.log(first), np.log(last), RATES))).view(-1, 1, 1, 1)
+        return basic * anchors[qp]

@@ -1,0 +1,1 @@
+"""Building blocks of the networks (SPEC section 2), without any knowledge of coding."""

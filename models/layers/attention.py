@@ -1,0 +1,90 @@
+"""Channel transform module (CTM): attention between channels instead of positions (HyTIP supplement)."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.blocks import conv
+
+
+class _ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.LayerNorm(channels, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _ChannelAttention(nn.Module):
+    """softmax(q k^T * temperature) v, with q and k of shape (channels per head) x positions.
+
+    Heads are contiguous blocks of channels; q and k are L2-normalised over positions.
+    """
+
+    def __init__(self, channels: int, heads: int, bias: bool):
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = conv(channels, 3 * channels, 1, bias=bias)
+        self.qkv_dwconv = conv(3 * channels, 3 * channels, groups=3 * channels, bias=bias)
+        self.project_out = conv(channels, channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        q, k, v = self.qkv_dwconv(self.qkv(x)).reshape(b, 3, self.heads, -1, h * w).unbind(1)
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(-1)
+        return self.project_out((attention @ v).reshape(b, -1, h, w))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, channels: int, bias: bool):
+        super().__init__()
+        self.project_in = conv(channels, 4 * channels, 1, bias=bias)
+        self.act = nn.GELU()
+        self.project_out = conv(4 * channels, channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project_out(self.act(self.project_in(x)))
+
+
+class _TransformBlock(nn.Module):
+    def __init__(self, channels: int, heads: int, bias: bool):
+        super().__init__()
+        self.norm1 = _ChannelNorm(channels)
+        self.attn = _ChannelAttention(channels, heads, bias)
+        self.norm2 = _ChannelNorm(channels)
+        self.mlp = _Mlp(channels, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class _TransformLayer(nn.Module):
+    def __init__(self, channels: int, depth: int, heads: int, bias: bool):
+        super().__init__()
+        self.blocks = nn.ModuleList(_TransformBlock(channels, heads, bias) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class ChannelTransform(nn.Module):
+    """x + blocks(x), with `depth` blocks of channel attention and a pointwise MLP. B C H W in and out.
+
+    Args:
+        channels: must be a multiple of `heads`.
+        bias: biases in the attention and the MLP (`CA_bias`); the released models have none.
+    """
+
+    def __init__(self, channels: int, depth: int, heads: int, bias: bool):
+        super().__init__()
+        self.restor_layer = _TransformLayer(channels, depth, heads, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.restor_layer(x)

@@ -1,0 +1,143 @@
+"""Convolutional blocks shared by the intra, motion and inter codecs.
+
+The blocks are those of DCVC-DC and DCVC-FM, on which HyTIP builds (ICCV 2025, section 3). Attribute names are
+the ones found in the released checkpoints. Shapes: every block maps B C H W to B C' H' W'.
+"""
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, **kwargs) -> nn.Conv2d:
+    """A convolution that pads by half its kernel."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, **kwargs)
+
+
+def subpel(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Convolution to four times `outputs` channels, then a pixel shuffle that doubles height and width."""
+    return nn.Sequential(conv(inputs, 4 * outputs, kernel), nn.PixelShuffle(2))
+
+
+class DepthConv(nn.Module):
+    """Pointwise, depthwise 3x3, pointwise convolution with a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Sequential(conv(inputs, inputs, 1), nn.LeakyReLU(0.01))
+        self.depth_conv = conv(inputs, inputs, groups=inputs)
+        self.conv2 = conv(inputs, outputs, 1)
+        self.adaptor = conv(inputs, outputs, 1) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.adaptor is None else self.adaptor(x)
+        return self.conv2(self.depth_conv(self.conv1(x))) + identity
+
+
+class GateFFN(nn.Module):
+    """Feed-forward block in which one half of the hidden channels gates the other (intra codec)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = conv(channels, 4 * channels, 1)
+        self.conv_out = conv(2 * channels, channels, 1)
+        self.act = nn.LeakyReLU(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, 1)
+        return x + self.conv_out(a * self.act(b))
+
+
+class SumFFN(nn.Module):
+    """Feed-forward block in which two differently activated halves are added (motion and inter codecs)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = conv(channels, 4 * channels, 1)
+        self.conv_out = conv(2 * channels, channels, 1)
+        self.act1 = nn.LeakyReLU(0.1)
+        self.act2 = nn.LeakyReLU(0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, 1)
+        return x + self.conv_out(self.act1(a) + self.act2(b))
+
+
+class PlainFFN(nn.Module):
+    """Feed-forward block of two activated pointwise convolutions (prior networks)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(min(4 * channels, 1024), 2 * channels)
+        self.conv = nn.Sequential(conv(channels, hidden, 1), nn.LeakyReLU(0.1),
+                                  conv(hidden, channels, 1), nn.LeakyReLU(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)
+
+
+class _DepthConvBlock(nn.Module):
+    ffn: type[nn.Module]
+
+    def __init__(self, inputs: int, outputs: int | None = None):
+        super().__init__()
+        outputs = inputs if outputs is None else outputs
+        self.block = nn.Sequential(DepthConv(inputs, outputs), self.ffn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+class GateBlock(_DepthConvBlock):
+    """DepthConv(inputs, outputs), then GateFFN(outputs)."""
+    ffn = GateFFN
+
+
+class SumBlock(_DepthConvBlock):
+    """DepthConv(inputs, outputs), then SumFFN(outputs)."""
+    ffn = SumFFN
+
+
+class PlainBlock(_DepthConvBlock):
+    """DepthConv(inputs, outputs), then PlainFFN(outputs)."""
+    ffn = PlainFFN
+
+
+class Down(nn.Module):
+    """Residual block that halves height and width."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = conv(inputs, outputs, stride=2)
+        self.act1 = nn.LeakyReLU(0.01)
+        self.conv2 = conv(outputs, outputs)
+        self.act2 = nn.LeakyReLU(0.1)
+        self.downsample = conv(inputs, outputs, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act2(self.conv2(self.act1(self.conv1(x)))) + self.downsample(x)
+
+
+class Up(nn.Module):
+    """Residual block that doubles height and width."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.subpel_conv = subpel(inputs, outputs, 1)
+        self.act1 = nn.LeakyReLU(0.01)
+        self.conv = conv(outputs, outputs)
+        self.act2 = nn.LeakyReLU(0.1)
+        self.upsample = subpel(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act2(self.conv(self.act1(self.subpel_conv(x)))) + self.upsample(x)
+
+
+class Res(nn.Module):
+    """Pre-activated residual block of two 3x3 convolutions."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.act = nn.LeakyReLU(0.01)
+        self.conv1 = conv(channels, channels)
+        self.conv2 = conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.act(self.conv1(self.act(x))))

@@ -1,0 +1,37 @@
+"""The three-scale U-shaped refinement network of the intra codec and of the frame generator."""
+import torch
+from torch import Tensor, nn
+
+from models.layers.blocks import subpel
+
+
+class UNet(nn.Module):
+    """Refine features at three scales.
+
+    Args:
+        inputs, outputs: channels at full resolution.
+        block: the kind of depth-wise block, `GateBlock` (intra) or `SumBlock` (inter).
+        widths: channels at 1/1, 1/2 and 1/4; (32, 64, 128) in the released models.
+
+    Height and width of the input must be multiples of 4.
+    """
+
+    def __init__(self, inputs: int, outputs: int, block: type[nn.Module], widths: tuple[int, int, int]):
+        super().__init__()
+        w1, w2, w3 = widths
+        self.pool = nn.MaxPool2d(2)
+        self.conv1 = block(inputs, w1)
+        self.conv2 = block(w1, w2)
+        self.conv3 = block(w2, w3)
+        self.context_refine = nn.Sequential(*(block(w3, w3) for _ in range(4)))
+        self.up3 = subpel(w3, w2, 1)
+        self.up_conv3 = block(2 * w2, w2)
+        self.up2 = subpel(w2, w1, 1)
+        self.up_conv2 = block(2 * w1, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = self.conv1(x)
+        x2 = self.conv2(self.pool(x1))
+        x3 = self.context_refine(self.conv3(self.pool(x2)))
+        x2 = self.up_conv3(torch.cat((x2, self.up3(x3)), 1))
+        return self.up_conv2(torch.cat((x1, self.up2(x2)), 1))

@@ -1,0 +1,183 @@
+"""Conditional motion codec (HyTIP, section 3.2): flow in, decoded flow out.
+
+    flow -> mv_encoder -> y -> hyperprior and temporal prior -> y_hat -> mv_decoder -> flow_hat
+              ^ conditions at 1/4 and 1/8 of what is remembered ^
+
+"Conditional" means that a P-frame was coded since the last I-frame. Shapes: flow B 2 H W in pixels;
+y B N H/16 W/16; conditions at 1/4 and 1/8.
+"""
+from typing import NamedTuple
+
+import torch
+from compressai.layers import GDN
+from torch import Tensor, nn
+
+from config import MotionConfig
+from models.entropy.coder import Coder
+from models.entropy.likelihood import FactorizedPrior, GaussianModel
+from models.hyperprior import code_hyper, code_latent, hyper_decoder, hyper_encoder
+from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, subpel
+from models.layers.functional import at_least, crop
+from models.memory import Memory
+
+Conditions = tuple[Tensor, Tensor] | None
+"""Features at 1/4 and 1/8 of the remembered motion, or None in the first P-frame after an I-frame."""
+
+
+class CodedMotion(NamedTuple):
+    """Attributes:
+        flow_hat: decoded flow, B 2 H W.
+        feature: implicit feature at 1/4, generated or the decoder's own.
+        y_hat: decoded latent.
+    """
+    flow_hat: Tensor
+    feature: Tensor
+    y_hat: Tensor
+
+
+class _FeatureExtractor(nn.Module):
+    """Conditions from the decoded flow and, in the hybrid codec, the remembered feature."""
+
+    def __init__(self, c: MotionConfig):
+        super().__init__()
+        quarter, eighth = c.enc_cond_dims
+        k0, k1 = c.cond_kernel_size
+        s0, s1 = c.cond_scale_list
+        self.down0 = nn.Sequential(conv(c.cond_input_dim[0], quarter, k0, s0), nn.LeakyReLU(0.1))
+        self.down1 = nn.Sequential(conv(quarter, eighth, k1, s1), nn.LeakyReLU(0.1))
+        if c.remembers_feature:
+            self.fusion = nn.Sequential(conv(quarter + c.implicit_channel, quarter), nn.LeakyReLU(0.1))
+        else:
+            self.fusion = None
+
+    def forward(self, flow: Tensor, feature: Tensor | None) -> tuple[Tensor, Tensor]:
+        quarter = self.down0(flow)
+        if self.fusion is not None:
+            quarter = self.fusion(torch.cat((quarter, feature), 1))
+        return quarter, self.down1(quarter)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, c: MotionConfig):
+        super().__init__()
+        m = c.channel_mv
+        quarter, eighth = c.enc_cond_dims
+        self.enc_1 = nn.Sequential(Down(2, m), SumBlock(m))
+        self.enc_2 = Down(m, m)
+        self.adaptor_0 = SumBlock(m)
+        self.adaptor_1 = SumBlock(m + quarter, m)
+        self.enc_3 = nn.Sequential(Down(m, m), SumBlock(m), conv(m, c.channel_N, stride=2))
+        self.adaptor_3_1 = SumBlock(m + eighth, m)
+
+    def forward(self, flow: Tensor, conditions: Conditions, gain: Tensor | None) -> Tensor:
+        x = self.enc_1(flow)
+        x = self.enc_2(x if gain is None else x * gain)
+        down, block, last = self.enc_3
+        if conditions is None:
+            return last(block(down(self.adaptor_0(x))))
+        quarter, eighth = conditions
+        x = self.adaptor_1(torch.cat((x, quarter), 1))
+        return last(self.adaptor_3_1(torch.cat((down(x), eighth), 1)))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, c: MotionConfig):
+        super().__init__()
+        m = c.channel_mv
+        quarter, eighth = c.dec_cond_dims
+        self.dec_1 = nn.Sequential(SumBlock(c.channel_N, m), Up(m, m), SumBlock(m), Up(m, m), SumBlock(m))
+        self.dec_2 = Up(m, m)
+        self.dec_3 = nn.Sequential(SumBlock(m), subpel(m, 2, 1))
+        self.adaptor_0_1 = SumBlock(m + eighth, m)
+        self.adaptor_1_1 = SumBlock(m + quarter, m)
+
+    def forward(self, y_hat: Tensor, conditions: Conditions, gain: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns the decoded flow and the feature at 1/4."""
+        block_0, up_0, block_1, up_1, block_2 = self.dec_1
+        x = up_0(block_0(y_hat))
+        if conditions is None:
+            x = block_2(up_1(block_1(x)))
+        else:
+            quarter, eighth = conditions
+            x = up_1(self.adaptor_0_1(torch.cat((x, eighth), 1)))
+            x = self.adaptor_1_1(torch.cat((x, quarter), 1))
+        feature = x
+        x = self.dec_2(x)
+        return self.dec_3(x if gain is None else x * gain), feature
+
+
+class MotionCodec(nn.Module):
+    """Codes a flow, conditioned on what the memory holds."""
+
+    def __init__(self, config: MotionConfig):
+        super().__init__()
+        n, z, prior = config.channel_N, config.g_ch_z, config.predprior_channel
+        self.config = config
+        if config.variable_rate:
+            self.mv_q_encoder = nn.Parameter(torch.ones(64, config.channel_mv, 1, 1))
+            self.mv_q_decoder = nn.Parameter(torch.ones(64, config.channel_mv, 1, 1))
+        self.bit_estimator_z_mv = FactorizedPrior(z)
+        self.feature_extractor = _FeatureExtractor(config)
+        self.mv_encoder = _Encoder(config)
+        self.mv_hyper_prior_encoder = hyper_encoder(SumBlock, n, z)
+        self.mv_hyper_prior_decoder = hyper_decoder(SumBlock, z, n)
+        adaptors = PlainBlock(n, 2 * n), PlainBlock((3 if config.remembers_latent else 2) * n, 2 * n)
+        fusion = nn.Sequential(PlainBlock(2 * n, 3 * n), PlainBlock(3 * n))
+        if config.remembers_latent:
+            self.temp_prior_fusion_adaptor_0, self.temp_prior_fusion_adaptor_1 = adaptors
+        else:
+            self.mv_y_prior_fusion_adaptor_temp_0, self.mv_y_prior_fusion_adaptor_temp_1 = adaptors
+        self.pred_prior = nn.Sequential(
+            conv(config.predprior_input_dim, prior, stride=2), GDN(prior), conv(prior, prior, stride=2), GDN(prior),
+            conv(prior, prior, stride=2), GDN(prior), conv(prior, n, stride=2))
+        if config.remembers_latent:
+            self.prior_fusion = fusion
+        else:
+            self.PA = fusion
+        self.gaussian_conditional = GaussianModel()
+        self.mv_decoder = _Decoder(config)
+        self.feature_generator = None
+        if config.remembers_feature and (config.add_fg or config.implicit_channel != config.channel_mv):
+            self.feature_generator = conv(config.channel_mv, config.implicit_channel)
+
+    def forward(self, coder: Coder, flow: Tensor | None, memory: Memory, qp: int | Tensor) -> CodedMotion:
+        """Code one flow.
+
+        Args:
+            flow: B 2 H W, or None when decoding. H and W are multiples of 16.
+            memory: gives the size, the reference frame and, from the second P-frame on, the conditions.
+            qp: rate index 0..63, an int or int64 (B,); ignored by single-rate models.
+        """
+        conditions = self._conditions(memory)
+        y = None if flow is None else self.mv_encoder(flow, conditions, self._gain("mv_q_encoder", qp))
+        size = (memory.frame.shape[-2] // 16, memory.frame.shape[-1] // 16)
+        z_hat = code_hyper(coder, y, size, self.mv_hyper_prior_encoder, self.bit_estimator_z_mv, "mz")
+        hyper = crop(self.mv_hyper_prior_decoder(z_hat), size)
+        step, scales, means = self._prior(hyper, memory).chunk(3, 1)
+        step = at_least(step, 0.5)
+        y_hat = code_latent(coder, None if y is None else y / step, scales, means,
+                            self.gaussian_conditional, "my") * step
+        flow_hat, feature = self.mv_decoder(y_hat, conditions, self._gain("mv_q_decoder", qp))
+        if self.feature_generator is not None:
+            feature = self.feature_generator(feature)
+        return CodedMotion(flow_hat, feature, y_hat)
+
+    def _conditions(self, memory: Memory) -> Conditions:
+        return None if memory.flow is None else self.feature_extractor(memory.flow, memory.ref_mv_feature)
+
+    def _prior(self, hyper: Tensor, memory: Memory) -> Tensor:
+        """Step, scale and mean of y, from the hyper features and what is remembered."""
+        if self.config.remembers_latent:
+            first, later = self.temp_prior_fusion_adaptor_0, self.temp_prior_fusion_adaptor_1
+            fusion = self.prior_fusion
+        else:
+            first, later = self.mv_y_prior_fusion_adaptor_temp_0, self.mv_y_prior_fusion_adaptor_temp_1
+            fusion = self.PA
+        if memory.flow is None:
+            return fusion(first(hyper))
+        known = [hyper, memory.ref_mv_y] if self.config.remembers_latent else [hyper]
+        temporal = self.pred_prior(torch.cat((memory.frame, memory.flow), 1))
+        return fusion(later(torch.cat((*known, temporal), 1)))
+
+    def _gain(self, name: str, qp: int | Tensor) -> Tensor | None:
+        return getattr(self, name)[qp] if self.config.variable_rate else None

@@ -1,0 +1,46 @@
+"""Motion estimation with SPyNet (Ranjan and Black, CVPR 2017); runs in the encoder only.
+
+Shapes: frames B 3 H W in [0, 1]; flow B 2 H W in pixels, channel 0 = x, channel 1 = y.
+"""
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import MotionEstimationConfig
+from models.layers.blocks import conv
+from models.layers.functional import crop, pad_to_multiple, warp
+
+
+class MotionEstimation(nn.Module):
+    """Coarse-to-fine flow from a reference to the current frame, one block per pyramid level."""
+
+    def __init__(self, config: MotionEstimationConfig):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor((0.406, 0.456, 0.485)).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor((0.225, 0.224, 0.229)).view(3, 1, 1))
+        self.Blocks = nn.ModuleList(self._block((8, *config.hidden_channels, 2)) for _ in range(config.levels))
+
+    @staticmethod
+    def _block(widths: tuple[int, ...]) -> nn.Sequential:
+        layers = []
+        for inputs, outputs in pairwise(widths):
+            layers += [conv(inputs, outputs, 7), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+    def forward(self, current: Tensor, reference: Tensor) -> Tensor:
+        """The flow such that warp(reference, flow) resembles current. Any size; padded inside."""
+        pair = torch.cat([(x - self.mean) / self.std for x in (current, reference)], 1)
+        pyramid = [pad_to_multiple(pair, 2 ** (len(self.Blocks) - 1))]
+        for _ in self.Blocks[1:]:
+            pyramid.insert(0, F.avg_pool2d(pyramid[0], 2))
+        flow = torch.zeros_like(pyramid[0][:, :2])
+        for level, block in zip(pyramid, self.Blocks):
+            size = level.shape[-2:]
+            if flow.shape[-2:] != size:
+                flow = 2 * F.interpolate(flow, size, mode="bilinear", align_corners=False)
+            current, reference = level.chunk(2, 1)
+            flow = flow + block(torch.cat((current, warp(reference, flow), flow), 1))
+        return crop(flow, pair.shape[-2:])
+

@@ -1,0 +1,38 @@
+"""Which positions of a latent each of the four passes codes (DCVC-DC, section 3.3; DCVC-FM).
+
+A position belongs to one of four classes by the parity of its row and column: 0 even/even, 1 even/odd,
+2 odd/even, 3 odd/odd. A schedule lists, per pass, the class that each channel group codes in that pass.
+
+    class of a position     inter: all channels      intra: four channel groups
+        0 1 0 1             pass 0: class 0          pass 0: 0 1 2 3
+        2 3 2 3             pass 1: class 3          pass 1: 3 2 1 0
+        0 1 0 1             pass 2: class 2          pass 2: 2 3 0 1
+        2 3 2 3             pass 3: class 1          pass 3: 1 0 3 2
+"""
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Schedule = tuple[tuple[int, ...], ...]
+
+INTRA_SCHEDULE: Schedule = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))
+INTER_SCHEDULE: Schedule = ((0,), (3,), (2,), (1,))
+
+
+@lru_cache(maxsize=32)
+def passes(schedule: Schedule, channels: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
+    """Flat positions into (channels, *size) that each pass of the schedule codes, in raster order.
+
+    The result is a pure function of its arguments and kept, so that no frame builds it again.
+    """
+    with torch.inference_mode(False):          # whatever mode asks first, training can use the tensors too
+        rows = torch.arange(size[0]).view(1, -1, 1) % 2
+        columns = torch.arange(size[1]).view(1, 1, -1) % 2
+        classes = (2 * rows + columns).expand(channels, *size)
+        groups = len(schedule[0])
+        result = []
+        for step in schedule:
+            owned = torch.tensor(step).repeat_interleave(channels // groups).view(-1, 1, 1)
+            result.append((classes == owned).flatten().nonzero().squeeze(1).to(device))
+        return tuple(result)
