@@ -117,9 +117,11 @@ def save_model(model: nn.Module, path: str | Path, **extra) -> None:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, number formats and values of all entries, as hexadecimal digits."""
+    """SHA-256 over names, shapes, number formats and values of what coding uses, as hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
+        if _dropped(released_name(name)):
+            continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""The one interface through which frames come in, and its PNG folder.
+
+Frames are uint8 RGB tensors (3, H, W), read when they are asked for, so that memory does not grow with length.
+"""
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.functional import center_crop
+
+from util.errors import InputError
+
+
+class FrameSource(Protocol):
+    """Where frames come from.
+
+    Attributes:
+        name: for messages.
+        height, width: of every frame, in pixels.
+        rate: frames per second, or None when unknown.
+        color: how the RGB came about, e.g. "BT601", "BT709" or "RGB"; for the record only.
+        length: number of frames, or None when it is not known beforehand (a pipe).
+    """
+    name: str
+    height: int
+    width: int
+    rate: Fraction | None
+    color: str
+    length: int | None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """All frames in order, uint8 (3, H, W). May be called again where the source can be read again."""
+
+
+class PngFolder:
+    """`frame_1.png`, `frame_2.png`, ... of one folder.
+
+    Args:
+        folder: where the frames are.
+        length: how many frames to use, from the first; None uses all.
+
+    Raises:
+        InputError: no such folder, a frame is missing (the first one is named), no 8-bit image, or of another size.
+    """
+
+    def __init__(self, folder: str | Path, *, length: int | None = None, rate: Fraction | None = None,
+                 color: str = "RGB"):
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self.rate, self.color = rate, color
+        if not self.folder.is_dir():
+            raise InputError(f"folder {self.folder} does not exist; it must hold frame_1.png, frame_2.png, ...")
+        on_disk = self._count(length)
+        self.length = on_disk if length is None else length
+        _, self.height, self.width = self._read(1).shape
+
+    def _count(self, needed: int | None) -> int:
+        """The number of consecutive frames; all numbers up to the needed or the last one must be there."""
+        matches = (re.fullmatch(r"frame_(\d+)\.png", path.name) for path in self.folder.iterdir())
+        numbers = {int(match[1]) for match in matches if match}
+        last = max(needed or 1, max(numbers, default=0) if needed is None else needed)
+        for n in range(1, last + 1):
+            if n not in numbers:
+                raise InputError(f"frame {self.folder / f'frame_{n}.png'} is missing; frames 1 to {last} are needed")
+        return last
+
+    def _read(self, n: int) -> Tensor:
+        path = self.folder / f"frame_{n}.png"
+        try:
+            with Image.open(path) as image:
+                if image.mode not in ("RGB", "L") or _bit_depth(path) > 8:
+                    raise InputError(f"frame {path} is no 8-bit RGB image ({image.mode}, {_bit_depth(path)} bits); "
+                                     "convert it to 8-bit RGB")
+                pixels = np.array(image.convert("RGB"))
+        except UnidentifiedImageError:
+            raise InputError(f"frame {path} is no image; replace it") from None
+        except OSError as error:
+            raise InputError(f"frame {path} cannot be read ({error.strerror or 'truncated image'}); replace it"
+                             ) from None
+        except SyntaxError:                                        # how Pillow reports a broken PNG
+            raise InputError(f"frame {path} cannot be read (broken PNG); replace it") from None
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for n in range(1, self.length + 1):
+            frame = self._read(n)
+            if frame.shape[1:] != (self.height, self.width):
+                raise InputError(f"frame {self.folder / f'frame_{n}.png'} is {frame.shape[2]}x{frame.shape[1]}, but "
+                                 f"frame_1.png is {self.width}x{self.height}; all frames of a sequence have one size")
+            yield frame
+
+
+def _bit_depth(path: Path) -> int:
+    """Bits per sample from the PNG header (Pillow silently reduces 16-bit RGB)."""
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 else 8
+
+
+class CenterCrop:
+    """A source cropped around its centre to multiples of `factor`, with torchvision's rounding.
+
+    Raises:
+        InputError: a side is smaller than the factor.
+    """
+
+    def __init__(self, source: FrameSource, factor: int):
+        self.source = source
+        self.name, self.rate, self.color, self.length = source.name, source.rate, source.color, source.length
+        self.height = source.height - source.height % factor
+        self.width = source.width - source.width % factor
+        if not self.height or not self.width:
+            raise InputError(f"--test_crop leaves nothing of {source.name}: {source.width}x{source.height} is smaller "
+                             f"than --crop_factor {factor}; use a smaller --crop_factor")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for frame in self.source:
+            yield center_crop(frame, [self.height, self.width])
