@@ -20,8 +20,8 @@ class Arithmetic:
     dtype: torch.dtype = torch.float32
 
     def place(self, network: nn.Module) -> nn.Module:
-        """The network in evaluation mode, on the device, in the number format."""
-        return network.to(self.device, self.dtype).eval()
+        """The network, frozen for evaluation, on the device, in the number format."""
+        return network.to(self.device, self.dtype).eval().requires_grad_(False)
 
     def frame(self, pixels: Tensor) -> Tensor:
         """8-bit pixels (3, H, W) as a frame (1, 3, H, W) in [0, 1]."""

@@ -58,7 +58,7 @@ class CodingPlan:
             return FrameHeader(intra=True, qp=self.intra_qp, size=size)
         return FrameHeader(intra=False, qp=self.qp, size=size,
                            frame_type=self.index_map[position % self.rate_gop_size],
-                           forget_feature=position % self.reset_interval == 1 % self.reset_interval)
+                           forget_feature=position % self.reset_interval == 1)
 
 
 def intra_rate_index(quality: int, variable_rate: bool) -> int:

@@ -1,0 +1,62 @@
+"""Configurations and models that the tests build."""
+from dataclasses import replace
+from pathlib import Path
+
+from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
+from models.hytip import HyTIP
+from seeded import seeded_state
+from util.checkpoint import ROOTS
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests" / "tiny"
+
+MOTION_CONFIGS = ("Motion", "Motion_Explicit", "Motion_Hybrid_B=2.125", "Motion_Hybrid_B=6")
+INTER_CONFIGS = ("Inter", "Inter_CRC_Explicit", "Inter_MCR_Explicit", "Inter_MCR_Hybrid_B=5", "Inter_MCR_Hybrid_B=51",
+                 "Inter_MCR_Hybrid_B=5_CTM", "Inter_MCR_Hybrid_B=5_CTM_Context")
+STEPS = (("Motion_Explicit", "Inter_CRC_Explicit"), ("Motion_Explicit", "Inter_MCR_Explicit"),
+         ("Motion_Hybrid_B=6", "Inter_MCR_Explicit"), ("Motion_Hybrid_B=6", "Inter_MCR_Hybrid_B=51"),
+         ("Motion_Hybrid_B=2.125", "Inter_MCR_Hybrid_B=51"), ("Motion_Hybrid_B=2.125", "Inter_MCR_Hybrid_B=5"),
+         ("Motion_Hybrid_B=2.125", "Inter_MCR_Hybrid_B=5_CTM"),
+         ("Motion_Hybrid_B=2.125", "Inter_MCR_Hybrid_B=5_CTM_Context"), ("Motion", "Inter"))
+"""The pairs that the training steps use."""
+
+TINY_FLAGS = ("--cond_motion_coder_conf", TINY / "Motion.yml", "--residual_coder_conf", TINY / "Inter.yml",
+              "--intra_coder_conf", TINY / "Intra.yml", "--motion_estimation_conf", TINY / "MENet.yml")
+
+
+def full_config(motion: str = "Motion", inter: str = "Inter") -> ModelConfig:
+    """The released widths."""
+    folder = ROOT / "config"
+    return ModelConfig(intra=load_config(folder / "Intra.yml", IntraConfig),
+                       motion_estimation=load_config(folder / "MENet.yml", MotionEstimationConfig),
+                       motion=load_config(folder / f"{motion}.yml", MotionConfig),
+                       inter=load_config(folder / f"{inter}.yml", InterConfig))
+
+
+def tiny_config(motion: str = "Motion", inter: str = "Inter") -> ModelConfig:
+    """The mechanisms of a released pair at the widths of tests/tiny."""
+    full = full_config(motion, inter)
+    m, i = load_config(TINY / "Motion.yml", MotionConfig), load_config(TINY / "Inter.yml", InterConfig)
+    motion_widths = {key: getattr(m, key) for key in (
+        "g_ch_z", "channel_mv", "channel_N", "enc_cond_dims", "dec_cond_dims", "predprior_channel")}
+    inter_widths = {key: getattr(i, key) for key in (
+        "g_ch_1x", "g_ch_2x", "g_ch_4x", "g_ch_8x", "g_ch_16x", "g_ch_z", "recon_channel", "unet_channels",
+        "mask_channels")}
+    if full.motion.implicit_channel == full.motion.channel_mv:
+        motion_widths["implicit_channel"] = m.channel_mv
+    if full.inter.feature_channel == full.inter.g_ch_1x:
+        inter_widths["feature_channel"] = i.g_ch_1x
+    if full.inter.has_ctm:
+        inter_widths["CTM_Params"] = i.CTM_Params
+    return ModelConfig(intra=load_config(TINY / "Intra.yml", IntraConfig),
+                       motion_estimation=load_config(TINY / "MENet.yml", MotionEstimationConfig),
+                       motion=replace(full.motion, **motion_widths), inter=replace(full.inter, **inter_widths))
+
+
+def seeded_model(config: ModelConfig, salt: int = 0) -> HyTIP:
+    """A model with weights seeded by their released names, frozen for evaluation."""
+    model = HyTIP(config)
+    for name, root in ROOTS.items():
+        network = getattr(model, name)
+        network.load_state_dict(seeded_state(network.state_dict(), f"{root}.net.", salt))
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""The command line: flags, and one function per thing it can do."""

@@ -1,0 +1,118 @@
+"""The flags of HyTIP.py. Names and defaults are those of the released command line where it has them."""
+import argparse
+from pathlib import Path
+
+from dataloader.sequences import COLORS
+from models.intra import RATES
+from util.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise InputError(f"{message}; see --help")
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check what can be checked without opening a file.
+
+    Raises:
+        InputError: an unknown flag or a value outside its bounds.
+    """
+    parser = _Parser(prog="HyTIP.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                     allow_abbrev=False)
+    _add_commands(parser)
+    _add_model(parser)
+    _add_coding(parser)
+    _add_data(parser)
+    _add_machine(parser)
+    arguments = parser.parse_args(argv)
+    _check(arguments)
+    return arguments
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to do")
+    group.add_argument("--test", action="store_true", help="evaluate rate and quality with estimated bits")
+    group.add_argument("--compute_macs", action="store_true", help="count multiply-adds of encoding a P-frame")
+    group.add_argument("--compute_decode_macs", action="store_true", help="with --compute_macs: of decoding it")
+    group.add_argument("--compute_model_size", action="store_true", help="count parameters and buffers")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    config = ROOT / "config"
+    group.add_argument("--cond_motion_coder_conf", type=Path, default=config / "Motion.yml", metavar="YAML")
+    group.add_argument("--residual_coder_conf", type=Path, default=config / "Inter.yml", metavar="YAML")
+    group.add_argument("--intra_coder_conf", type=Path, default=config / "Intra.yml", metavar="YAML")
+    group.add_argument("--motion_estimation_conf", type=Path, default=config / "MENet.yml", metavar="YAML")
+    group.add_argument("--weights", type=Path, metavar="FILE",
+                       help="instead of models/PSNR-RGB.pth.tar (models/MS-SSIM-RGB.pth.tar with --ssim)")
+    group.add_argument("--untrained", action="store_true", help="seeded random weights: to try the program, not a codec")
+    group.add_argument("--ssim", action="store_true", help="the model trained for, and quality measured in, MS-SSIM")
+
+
+def _add_coding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("coding")
+    group.add_argument("--QP", type=int, nargs="+", default=[RATES - 1], metavar="Q",
+                       help=f"rate of P-frames, 0 (lowest) to {RATES - 1}; several are evaluated in one run")
+    group.add_argument("--iframe_quality", type=int, nargs="+", metavar="Q",
+                       help="rate of I-frames, one per QP (2 to 5 for single-rate models); default: as --QP")
+    group.add_argument("--gop", type=int, default=32, metavar="N", help="frames from one I-frame to the next")
+    group.add_argument("--index_map", type=int, nargs="+", default=[0, 1, 0, 2, 0, 2, 0, 2], metavar="T",
+                       help="frame type 0..2 of each frame of a rate group")
+    group.add_argument("--rate_gop_size", type=int, default=8, metavar="N", help="length of the rate group")
+    group.add_argument("--reset_interval", type=int, default=32, metavar="N",
+                       help="forget the implicit feature where frame_in_gop %% N is 1")
+    group.add_argument("--remove_scene_cut", action="store_true", help="an I-frame at each known scene cut")
+    group.add_argument("--align_factor", type=int, default=16, metavar="N",
+                       help="frames are padded to multiples of this")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data and results")
+    group.add_argument("-data", "--data", type=Path, default=Path("data"), metavar="ROOT",
+                       help="holds {dataset}/{sequence}/frame_{n}.png")
+    group.add_argument("--test_dataset", nargs="+", default=["HEVC-B"], metavar="NAME")
+    group.add_argument("--test_seqs", nargs="+", metavar="NAME", help="only these sequences")
+    group.add_argument("--test_seq_len", type=int, default=96, metavar="N", help="frames per sequence")
+    group.add_argument("--full_seq", action="store_true", help="all frames, with a short last GOP")
+    group.add_argument("--color_transform", choices=COLORS, default="BT601",
+                       help="matrix behind the RGB frames; BT709 reads {sequence}_BT709")
+    group.add_argument("--test_crop", action="store_true", help="centre crop to multiples of --crop_factor")
+    group.add_argument("--crop_factor", type=int, default=64, metavar="N")
+    group.add_argument("--experiment_name", default="HyTIP", metavar="NAME")
+    group.add_argument("--save_dir", type=Path, metavar="DIR",
+                       help="default results/{experiment_name}-{QP}; with several QPs, a folder per QP below DIR")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    group.add_argument("--gpus", type=int, default=1, metavar="N", help="0 keeps --device auto on the CPU")
+    group.add_argument("-n", "--num_workers", type=int, default=0, metavar="N", help="loader processes in training")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads; results repeat at an equal number")
+    group.add_argument("--project_name", default="HyTIP", help="accepted for the released command lines")
+    group.add_argument("--no_sanity", action="store_true", help="accepted for the released command lines")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    qualities = arguments.iframe_quality or arguments.QP
+    if len(qualities) != len(arguments.QP):
+        raise InputError(f"--iframe_quality has {len(qualities)} values, --QP has {len(arguments.QP)}; "
+                         "give one per QP")
+    arguments.iframe_quality = qualities
+    for flag, values in (("--QP", arguments.QP), ("--iframe_quality", qualities)):
+        for value in values:
+            if not 0 <= value < RATES:
+                raise InputError(f"{flag} {value} is outside 0..{RATES - 1}")
+    if len(set(arguments.QP)) != len(arguments.QP):
+        raise InputError("--QP names a rate twice; give each once")
+    for flag in ("gop", "test_seq_len", "crop_factor", "rate_gop_size", "reset_interval"):
+        if getattr(arguments, flag) < 1:
+            raise InputError(f"--{flag} {getattr(arguments, flag)} must be at least 1")
+    if arguments.align_factor < 16 or arguments.align_factor % 16:
+        raise InputError(f"--align_factor {arguments.align_factor} must be a multiple of 16, the codec's own grid")
+    if arguments.compute_decode_macs and not arguments.compute_macs:
+        raise InputError("--compute_decode_macs needs --compute_macs")

@@ -1,0 +1,86 @@
+"""From flags to a model that is ready to code."""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
+from models.hytip import HyTIP
+from util.arithmetic import Arithmetic, choose_arithmetic
+from util.checkpoint import load_model
+from util.cli.arguments import ROOT
+from util.coding.gop import CodingPlan, intra_rate_index
+from util.errors import InputError
+
+
+def load_configs(arguments: argparse.Namespace) -> ModelConfig:
+    """The configuration of the four networks.
+
+    Raises:
+        InputError: a file is unreadable or wrong, or the files do not belong together.
+    """
+    intra = load_config(arguments.intra_coder_conf, IntraConfig)
+    estimation = load_config(arguments.motion_estimation_conf, MotionEstimationConfig)
+    motion = load_config(arguments.cond_motion_coder_conf, MotionConfig)
+    inter = load_config(arguments.residual_coder_conf, InterConfig)
+    try:
+        return ModelConfig(intra=intra, motion_estimation=estimation, motion=motion, inter=inter)
+    except ValueError as error:
+        raise InputError(f"{arguments.cond_motion_coder_conf} and {arguments.residual_coder_conf}: {error}") from None
+
+
+def weights_path(arguments: argparse.Namespace) -> Path:
+    """The file of `--weights`, or the released one for the metric."""
+    return arguments.weights or ROOT / "models" / f"{'MS-SSIM' if arguments.ssim else 'PSNR'}-RGB.pth.tar"
+
+
+def settle_arithmetic(arguments: argparse.Namespace) -> Arithmetic:
+    """The one choice of device and number format."""
+    device = "cpu" if arguments.device == "auto" and arguments.gpus == 0 else arguments.device
+    return choose_arithmetic(device, arguments.threads)
+
+
+def untrained_model(config: ModelConfig) -> HyTIP:
+    """A model with seeded random weights; the random state of the process is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return HyTIP(config)
+
+
+def build_model(arguments: argparse.Namespace, arithmetic: Arithmetic) -> HyTIP:
+    """The model with its weights, placed for evaluation.
+
+    Raises:
+        InputError: configuration or weights cannot be used.
+    """
+    config = load_configs(arguments)
+    if arguments.untrained:
+        print("HyTIP: the weights are untrained (seeded random numbers): rates and qualities only show that the "
+              "program works", file=sys.stderr)
+        return arithmetic.place(untrained_model(config))
+    model = HyTIP(config)
+    load_model(model, weights_path(arguments))
+    return arithmetic.place(model)
+
+
+def coding_plans(arguments: argparse.Namespace, variable_rate: bool, scene_cuts: tuple[int, ...]) -> list[CodingPlan]:
+    """One plan per QP.
+
+    Args:
+        scene_cuts: 1-based frame numbers, used with `--remove_scene_cut`.
+    """
+    cuts = frozenset(cut - 1 for cut in scene_cuts) if arguments.remove_scene_cut else frozenset()
+    return [CodingPlan(qp=qp, intra_qp=intra_rate_index(quality, variable_rate), gop=arguments.gop,
+                       index_map=tuple(arguments.index_map), rate_gop_size=arguments.rate_gop_size,
+                       reset_interval=arguments.reset_interval, scene_cuts=cuts)
+            for qp, quality in zip(arguments.QP, arguments.iframe_quality)]
+
+
+def save_dirs(arguments: argparse.Namespace) -> list[Path]:
+    """Where the results of each QP go."""
+    if arguments.save_dir is None:
+        return [Path("results") / f"{arguments.experiment_name}-{qp}" for qp in arguments.QP]
+    if len(arguments.QP) == 1:
+        return [arguments.save_dir]
+    return [arguments.save_dir / str(qp) for qp in arguments.QP]
