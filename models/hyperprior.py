@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-from models.layers.functional import pad_to_multiple
 from models.layers.blocks import Up, conv
+from models.layers.functional import pad_to_multiple
 
 Positions = Tensor
 """Flat positions into C*h*w, int64, in coding order."""

@@ -24,7 +24,7 @@ def seeded_tensor(name: str, like: torch.Tensor, salt: int = 0) -> torch.Tensor:
         value = np.geomspace(0.6, 1.8, shape[0], dtype=np.float32).reshape(shape)
     elif leaf == "q_scale_dec":
         value = np.geomspace(1.8, 0.6, shape[0], dtype=np.float32).reshape(shape)
-    elif leaf == "temperature" or leaf.startswith("q_") or leaf.startswith("mv_q_"):
+    elif leaf == "temperature" or leaf.startswith(("q_", "mv_q_")):
         value = np.exp(0.2 * normal)
     elif name.endswith("if_model.net.refine.1.bias"):
         value = 0.5 + 0.05 * normal

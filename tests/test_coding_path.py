@@ -1,5 +1,5 @@
 """One coding path: what an estimator saw, replayed without a source, gives the same frames and memory."""
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 import torch
@@ -96,8 +96,7 @@ def test_a_batch_may_have_a_rate_per_sample():
     def bits_at(qp: int | torch.Tensor, batch: int) -> list[torch.Tensor]:
         memory, result = None, []
         for n, frame in enumerate(clip):
-            header = PLAN.header(n, (32, 32))
-            header = type(header)(**{**vars(header), "qp": qp})
+            header = replace(PLAN.header(n, (32, 32)), qp=qp)
             coder = Estimator()
             with torch.no_grad():
                 memory = model.code_frame(coder, frame.expand(batch, -1, -1, -1), memory, header).memory
@@ -118,8 +117,8 @@ def test_forgetting_the_feature_changes_the_frame_but_keeps_the_latent():
     header = PLAN.header(2, (32, 48))
     with torch.no_grad():
         kept = model.code_frame(Estimator(), clip[2], memory, header)
-        forgot = model.code_frame(Estimator(), clip[2], memory, type(header)(**{**vars(header), "forget_feature": True}))
-        without = model.code_frame(Estimator(), clip[2], type(memory)(**{**vars(memory), "ref_feature": None}), header)
+        forgot = model.code_frame(Estimator(), clip[2], memory, replace(header, forget_feature=True))
+        without = model.code_frame(Estimator(), clip[2], replace(memory, ref_feature=None), header)
     assert not torch.equal(kept.frame, forgot.frame)
     assert torch.equal(forgot.frame, without.frame)
 

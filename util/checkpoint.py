@@ -5,6 +5,7 @@ Released layout: a dict with `epoch`, `state_dict`, `optimizer` and `loss`; its 
 """
 import hashlib
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def read_file(path: str | Path, origin: str = RELEASE) -> dict:
         raise InputError(f"weights {path} are missing; get {path.name} from {origin} and put it there, "
                          "or name another file with --weights")
     try:
-        with torch.serialization.safe_globals(_numpy_scalar_types()):
+        with torch.serialization.safe_globals(_numpy_scalar_types()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")                        # an unusual file is refused or read, not both
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds objects other than tensors" if "Unsupported" in str(error) else "it is damaged"

@@ -4,7 +4,6 @@ Shapes: B C H W; flow B 2 H W in pixels, channel 0 = x, channel 1 = y.
 """
 import torch
 import torch.nn.functional as F
-from compressai.ops.bound_ops import LowerBoundFunction
 from torch import Tensor
 
 
@@ -12,15 +11,19 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     """Backward bilinear warping: output(p) = x(p + flow(p)), with the border repeated outside the picture.
 
     The sampling grid is the one of the released system: linspace(-1, 1, W) + flow_x / ((W - 1) / 2), which
-    makes a side of one pixel ignore its displacement.
+    makes a side of one pixel ignore its displacement. Positions are float32 at least: in bfloat16, half a pixel
+    would be lost at the border of a frame 256 pixels wide.
     """
     height, width = x.shape[-2:]
-    xs = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
-    ys = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    flow = flow.to(dtype)
+    xs = torch.linspace(-1, 1, width, dtype=dtype, device=x.device)
+    ys = torch.linspace(-1, 1, height, dtype=dtype, device=x.device)
     grid_x = xs.view(1, 1, -1) + (flow[:, 0] / ((width - 1) / 2) if width > 1 else torch.zeros_like(flow[:, 0]))
     grid_y = ys.view(1, -1, 1) + (flow[:, 1] / ((height - 1) / 2) if height > 1 else torch.zeros_like(flow[:, 1]))
     grid = torch.stack((grid_x, grid_y), -1)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    warped = F.grid_sample(x.to(dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return warped.to(x.dtype)
 
 
 def halve_flow(flow: Tensor) -> Tensor:
@@ -41,5 +44,5 @@ def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def at_least(x: Tensor, bound: float) -> Tensor:
-    """max(x, bound); the gradient still passes below the bound where it would raise x (CompressAI's LowerBound)."""
-    return LowerBoundFunction.apply(x, x.new_full((1,), bound))
+    """max(x, bound). No gradient passes below the bound: so it is in the released system."""
+    return x.clamp_min(bound)

@@ -14,12 +14,8 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check what can be checked without opening a file.
-
-    Raises:
-        InputError: an unknown flag or a value outside its bounds.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """All flags, in groups."""
     parser = _Parser(prog="HyTIP.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
                      allow_abbrev=False)
     _add_commands(parser)
@@ -27,7 +23,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     _add_coding(parser)
     _add_data(parser)
     _add_machine(parser)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check what can be checked without opening a file.
+
+    Raises:
+        InputError: an unknown flag or a value outside its bounds.
+    """
+    arguments = build_parser().parse_args(argv)
     _check(arguments)
     return arguments
 
@@ -49,7 +54,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--motion_estimation_conf", type=Path, default=config / "MENet.yml", metavar="YAML")
     group.add_argument("--weights", type=Path, metavar="FILE",
                        help="instead of models/PSNR-RGB.pth.tar (models/MS-SSIM-RGB.pth.tar with --ssim)")
-    group.add_argument("--untrained", action="store_true", help="seeded random weights: to try the program, not a codec")
+    group.add_argument("--untrained", action="store_true", help="seeded random weights, to try the program")
     group.add_argument("--ssim", action="store_true", help="the model trained for, and quality measured in, MS-SSIM")
 
 

@@ -92,7 +92,7 @@ def count_macs(model: HyTIP, decode: bool = False) -> Macs:
 def _memory_after_p_frame(model: HyTIP, frames: torch.Tensor) -> Memory:
     memory = None
     for frame, intra in zip(frames[:2], (True, False)):
-        header = FrameHeader(intra=intra, qp=0, size=SIZE)
+        header = FrameHeader(intra=intra, qp=0, size=tuple(frame.shape[-2:]))
         memory = model.code_frame(Recorder(), frame, memory, header).memory
     return memory
 
@@ -101,7 +101,7 @@ def _memory_after_p_frame(model: HyTIP, frames: torch.Tensor) -> Memory:
 def buffer_size(model: HyTIP) -> float:
     """Values remembered per pixel between two P-frames, in full-resolution channels."""
     reference = next(model.parameters())
-    return _memory_after_p_frame(model, torch.full((2, 1, 3, *SIZE), 0.5).to(reference)).buffer_size()
+    return _memory_after_p_frame(model, torch.full((2, 1, 3, 64, 64), 0.5).to(reference)).buffer_size()
 
 
 def parameters(model: HyTIP) -> dict[str, int]:

@@ -1,0 +1,81 @@
+"""Fast float64 convolutions on CPUs, where PyTorch has no good ones, and networks that mix number formats.
+
+`use_fast_float64` changes the class of a model's convolutions, so names, weights and everything else stay. Results
+differ from PyTorch's in the last bits only. Shapes: B C H W.
+"""
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FastConv2d(nn.Conv2d):
+    """Conv2d that takes float64 on CPUs apart into matrix products, or shifted multiply-adds when depthwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float64 or x.device.type != "cpu" or self.padding_mode != "zeros":
+            return super().forward(x)
+        if self.groups == 1:
+            return torch.stack([self._dense(sample) for sample in x])
+        if self.groups == self.in_channels == self.out_channels and self.stride == (1, 1):
+            return self._depthwise(x)
+        return super().forward(x)
+
+    def _output_size(self, x: Tensor) -> list[int]:
+        return [(side + 2 * pad - kernel) // stride + 1 for side, pad, kernel, stride
+                in zip(x.shape[-2:], self.padding, self.kernel_size, self.stride)]
+
+    def _shifts(self, x: Tensor):
+        """For each kernel position: where in the kernel, and what of the padded input it multiplies."""
+        (height, width), (down, across) = self._output_size(x), self.stride
+        x = F.pad(x, (self.padding[1],) * 2 + (self.padding[0],) * 2) if any(self.padding) else x
+        for i in range(self.kernel_size[0]):
+            for j in range(self.kernel_size[1]):
+                yield i, j, x[..., i:i + down * height:down, j:j + across * width:across]
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """One matrix product per kernel position, on C H W; memory stays that of a few inputs."""
+        size = self._output_size(x)
+        out = x.new_zeros(self.out_channels, size[0] * size[1])
+        if self.bias is not None:
+            out += self.bias[:, None]
+        for i, j, part in self._shifts(x):
+            out.addmm_(self.weight[:, :, i, j], part.reshape(self.in_channels, -1))
+        return out.view(self.out_channels, *size)
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        out = x.new_zeros(x.shape[0], x.shape[1], *self._output_size(x))
+        if self.bias is not None:
+            out += self.bias.view(1, -1, 1, 1)
+        for i, j, part in self._shifts(x):
+            out.addcmul_(part, self.weight[:, 0, i, j].view(1, -1, 1, 1))
+        return out
+
+
+def use_fast_float64(model: nn.Module) -> None:
+    """Give every plain Conv2d of the model the fast float64 path."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d and module.dilation == (1, 1) and not isinstance(module.padding, str):
+            module.__class__ = FastConv2d
+
+
+def keep_float32(networks: Iterable[nn.Module]) -> None:
+    """Let these parts of a float64 model compute in float32; they take and give float64.
+
+    For networks that only the encoder runs: a decoder reads their results and need not reproduce them.
+    """
+    for network in networks:
+        network.float()
+        network.register_forward_pre_hook(lambda _, args: _cast(args, torch.float32))
+        network.register_forward_hook(lambda _, args, output: _cast(output, torch.float64))
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Floating tensors inside tuples in another format."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return tuple(_cast(item, dtype) for item in value)
+    return value
