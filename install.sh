@@ -61,7 +61,7 @@ case "${1:-}" in
     test)
         install
         shift
-        exec .venv/bin/python -m pytest "$@"
+        exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
         ;;
     *)
         echo "install.sh: error: unknown word '$1'; use ./install.sh, ./install.sh demo or ./install.sh test" >&2

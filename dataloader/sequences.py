@@ -5,10 +5,12 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-from dataloader.source import PngFolder
+from dataloader.source import FrameSource, PngFolder
 from util.errors import InputError
 
 COLORS = ("BT601", "BT709")
+VIDEO = "Video"
+"""The data set of videos that belong to none."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,15 @@ class Sequence:
     raw_file_stem: str
     scene_cuts: tuple[int, ...]
 
+    @classmethod
+    def of_video(cls, source: FrameSource) -> "Sequence":
+        """A video that belongs to no data set."""
+        return cls(VIDEO, Path(source.name).stem or "video", source.width, source.height, source.length or 0,
+                   round(source.rate or 0), "", ())
+
     def report_name(self, color: str) -> str:
-        """Name of folder and reports: `_BT709` is appended, but not for HEVC-RGB, which was never converted."""
-        return f"{self.name}_BT709" if color == "BT709" and self.dataset != "HEVC-RGB" else self.name
+        """Name of folder and reports: `_BT709` is appended, except where the flag has no say over the colour."""
+        return f"{self.name}_BT709" if color == "BT709" and self.dataset not in ("HEVC-RGB", VIDEO) else self.name
 
     def source(self, root: Path, color: str, length: int | None) -> PngFolder:
         """Its frames under `root`, the first `length` of them (None: all there are)."""

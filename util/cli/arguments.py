@@ -2,9 +2,12 @@
 import argparse
 from pathlib import Path
 
+from dataloader.open import add_video_arguments
 from dataloader.sequences import COLORS
 from models.intra import RATES
+from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
+from util.evaluation.yuv import METRIC_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(parser)
     _add_coding(parser)
     _add_data(parser)
+    _add_streams(parser)
+    add_video_arguments(parser)
     _add_machine(parser)
     return parser
 
@@ -40,6 +45,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to do")
     group.add_argument("--test", action="store_true", help="evaluate rate and quality with estimated bits")
+    group.add_argument("--compress", action="store_true", help="write streams of a data set, or of --input")
+    group.add_argument("--decompress", action="store_true", help="read streams of a data set, or --input")
     group.add_argument("--compute_macs", action="store_true", help="count multiply-adds of encoding a P-frame")
     group.add_argument("--compute_decode_macs", action="store_true", help="with --compute_macs: of decoding it")
     group.add_argument("--compute_model_size", action="store_true", help="count parameters and buffers")
@@ -79,6 +86,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data and results")
     group.add_argument("-data", "--data", type=Path, default=Path("data"), metavar="ROOT",
                        help="holds {dataset}/{sequence}/frame_{n}.png")
+    group.add_argument("--raw", type=Path, metavar="DIR",
+                       help="instead of -data: raw files of the sequences, read directly")
+    group.add_argument("--rgb_planes", choices=("rgb", "gbr"), help="with --raw: plane order of the HEVC-RGB files")
     group.add_argument("--test_dataset", nargs="+", default=["HEVC-B"], metavar="NAME")
     group.add_argument("--test_seqs", nargs="+", metavar="NAME", help="only these sequences")
     group.add_argument("--test_seq_len", type=int, default=96, metavar="N", help="frames per sequence")
@@ -87,9 +97,31 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
                        help="matrix behind the RGB frames; BT709 reads {sequence}_BT709")
     group.add_argument("--test_crop", action="store_true", help="centre crop to multiples of --crop_factor")
     group.add_argument("--crop_factor", type=int, default=64, metavar="N")
+    group.add_argument("--metrics", nargs="+", choices=METRIC_NAMES,
+                       help="measure these as well; their reports lie beside, in {folder}_{metric}")
+    group.add_argument("--visualize", action="store_true",
+                       help="with --test: pictures of every frame in {folder}/visualize")
     group.add_argument("--experiment_name", default="HyTIP", metavar="NAME")
     group.add_argument("--save_dir", type=Path, metavar="DIR",
                        help="default results/{experiment_name}-{QP}; with several QPs, a folder per QP below DIR")
+
+
+def _add_streams(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("streams")
+    group.add_argument("--input", type=Path, metavar="PATH",
+                       help="a folder of frame_{n}.png or a video to compress or test; a stream to decompress; "
+                            "- is a pipe")
+    group.add_argument("--output", type=Path, metavar="PATH",
+                       help="the stream to write, or the folder or video for decoded frames; - is a pipe")
+    group.add_argument("--frames", type=int, metavar="N", help="use the first N frames of --input")
+    group.add_argument("--portable", action="store_true",
+                       help="compress in float64, so that other devices and instruction sets decode it")
+    group.add_argument("--verify", action="store_true", help="decode what was just written and demand equal frames")
+    group.add_argument("--keep_going", action="store_true", help="after damage, go on at the next I-frame")
+    group.add_argument("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
+                       help="refuse streams with larger frames")
+    group.add_argument("--PNG_FILE", action="store_true", help="decoded frames in {save_dir}/png")
+    group.add_argument("--YUV_FILE", action="store_true", help="decoded video in {save_dir}/yuv, 8-bit 4:4:4")
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -114,9 +146,11 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise InputError(f"{flag} {value} is outside 0..{RATES - 1}")
     if len(set(arguments.QP)) != len(arguments.QP):
         raise InputError("--QP names a rate twice; give each once")
-    for flag in ("gop", "test_seq_len", "crop_factor", "rate_gop_size", "reset_interval"):
+    for flag in ("gop", "test_seq_len", "crop_factor", "rate_gop_size", "reset_interval", "max_pixels"):
         if getattr(arguments, flag) < 1:
             raise InputError(f"--{flag} {getattr(arguments, flag)} must be at least 1")
+    if arguments.frames is not None and arguments.frames < 1:
+        raise InputError(f"--frames {arguments.frames} must be at least 1")
     if arguments.align_factor < 16 or arguments.align_factor % 16:
         raise InputError(f"--align_factor {arguments.align_factor} must be a multiple of 16, the codec's own grid")
     if arguments.compute_decode_macs and not arguments.compute_macs:

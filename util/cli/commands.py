@@ -3,6 +3,7 @@ import argparse
 from collections.abc import Callable
 
 from util.cli.setup import load_configs, settle_arithmetic, untrained_model
+from util.cli.streams import run_compress, run_decompress
 from util.cli.test import run_test
 from util.errors import InputError
 from util.evaluation.complexity import count_macs, describe_macs, describe_size
@@ -16,7 +17,8 @@ def command_of(arguments: argparse.Namespace) -> Command:
     Raises:
         InputError: no flag does.
     """
-    commands: dict[str, Command] = {"compute_macs": print_macs, "compute_model_size": print_size, "test": run_test}
+    commands: dict[str, Command] = {"compute_macs": print_macs, "compute_model_size": print_size,
+                                    "compress": run_compress, "decompress": run_decompress, "test": run_test}
     for flag, command in commands.items():
         if getattr(arguments, flag):
             return command

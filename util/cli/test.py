@@ -1,19 +1,25 @@
-"""`--test`: rate and quality of test sequences with estimated bits, in reports and summaries."""
+"""`--test`: rate and quality of sequences with estimated bits, in reports and summaries."""
 import argparse
-import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 from tqdm import tqdm
 
-from dataloader.sequences import Sequence, select
-from dataloader.source import CenterCrop, FrameSource
+from dataloader.sequences import Sequence
+from dataloader.source import FrameSource
+from models.entropy.coder import Estimator
 from models.hytip import HyTIP
 from util.arithmetic import Arithmetic
-from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic, weights_path
-from util.coding.gop import CodingPlan
-from util.evaluation.evaluate import evaluate, gop_averages
-from util.evaluation.metrics import METRICS, check_size
-from util.evaluation.record import write_record
-from util.evaluation.report import Averages, FrameResult, average, write_report, write_summary
+from util.cli.datasets import metric_names, open_sequences, report_path, summarise
+from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
+from util.cli.sharing import Share
+from util.evaluation.evaluate import Observer, evaluate, gop_averages
+from util.evaluation.report import FrameResult, write_report
+from util.evaluation.yuv import metric_of
+from util.visualize import BitMapper, Pictures
+
+Rows = list[list[list[FrameResult]]]
+"""Of one sequence: per QP, per metric, per frame."""
 
 
 def run_test(arguments: argparse.Namespace) -> None:
@@ -22,78 +28,71 @@ def run_test(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: bad flags, data or weights; checked before the first frame is coded where possible.
     """
-    sequences = select(arguments.test_dataset, arguments.test_seqs)
-    metric = "MS-SSIM" if arguments.ssim else "PSNR"
-    sources = [_open(arguments, sequence, metric) for sequence in sequences]
-    arithmetic = settle_arithmetic(arguments)
+    items = open_sequences(arguments)
     coding_plans(arguments, True, ())                              # bad flags, before weights are read
+    share = Share()
+    arithmetic = settle_arithmetic(arguments)
     model = build_model(arguments, arithmetic)
-    folders = save_dirs(arguments)
-    gops: list[list[list[Averages]]] = []                          # per sequence, per QP
-    for sequence, source in zip(sequences, sources):
-        plans = coding_plans(arguments, model.config.variable_rate, sequence.scene_cuts)
-        rows = _evaluate(arguments, model, arithmetic, sequence, source, plans, metric)
-        for folder, results in zip(folders, rows):
-            write_report(folder / "report" / f"{_report_name(arguments, sequence)}{_suffix(arguments)}.csv",
-                         metric, results)
-        gops.append([gop_averages(results, plan) for results, plan in zip(rows, plans)])
-    for i, folder in enumerate(folders):
-        _summarise(arguments, folder, metric, sequences, [per_qp[i] for per_qp in gops])
-        write_record(folder / f"{_summary_stem(arguments)}.json", arguments, arithmetic, model,
-                     weights_path(arguments), sequences, sources, i)
-    print(f"reports in {', '.join(map(str, folders))}")
-
-
-def _open(arguments: argparse.Namespace, sequence: Sequence, metric: str) -> FrameSource:
-    length = None if arguments.full_seq else arguments.test_seq_len
-    source = sequence.source(arguments.data, arguments.color_transform, length)
-    if arguments.full_seq and source.length != sequence.frames:
-        print(f"HyTIP: warning: {sequence.name} has {source.length} frames on disk, {sequence.frames} in the "
-              "original sequence", file=sys.stderr)
-    if arguments.test_crop:
-        source = CenterCrop(source, arguments.crop_factor)
-    check_size(metric, sequence.name, source.height, source.width)
-    return source
+    costs = [source.height * source.width * (source.length or 1) for _, source in items]
+    rows = {i: _evaluate(arguments, model, arithmetic, *items[i]) for i in share.mine(costs)}
+    everything = share.collect(rows)
+    if everything is not None:
+        _write(arguments, model, arithmetic, items, [everything[i] for i in range(len(items))])
 
 
 def _evaluate(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmetic, sequence: Sequence,
-              source: FrameSource, plans: list[CodingPlan], metric: str) -> list[list[FrameResult]]:
-    """The rows of each plan, with a progress bar on a terminal."""
-    rows: list[list[FrameResult]] = [[] for _ in plans]
+              source: FrameSource) -> Rows:
+    """Code one sequence, with a progress bar on a terminal and pictures where asked for."""
+    names = metric_names(arguments)
+    plans = coding_plans(arguments, model.config.variable_rate, sequence.scene_cuts)
+    metrics = [metric_of(name, arguments.color_transform) for name in names]
+    rows: Rows = [[[] for _ in metrics] for _ in plans]
     rate = quality = 0.0
-    with tqdm(total=source.length, desc=sequence.name, unit="frame", disable=None) as bar:
-        results = evaluate(model, arithmetic, source, plans, METRICS[metric], arguments.align_factor)
-        for n, frame_results in enumerate(results, start=1):
-            for collected, result in zip(rows, frame_results):
-                collected.append(result)
-            rate += frame_results[-1].rate
-            quality += frame_results[-1].quality
-            bar.set_postfix_str(f"{rate / n:.4f} bpp, {metric} {quality / n:.4f}")
+    with ExitStack() as stack:
+        observe = None
+        if arguments.visualize:
+            observe = _painter(stack, arguments, sequence)
+        bar = stack.enter_context(tqdm(total=source.length, desc=sequence.name, unit="frame", disable=None))
+        frames = evaluate(model, arithmetic, source, plans, metrics, arguments.align_factor,
+                          BitMapper if arguments.visualize else Estimator, observe)
+        for n, results in enumerate(frames, start=1):
+            for per_qp, collected in zip(results, rows):
+                for result, column in zip(per_qp, collected):
+                    column.append(result)
+            rate += results[-1][0].rate
+            quality += results[-1][0].quality
+            bar.set_postfix_str(f"{rate / n:.4f} bpp, {names[0]} {quality / n:.4f}")
             bar.update()
     return rows
 
 
-def _summarise(arguments: argparse.Namespace, folder, metric: str, sequences: list[Sequence],
-               gops: list[list[Averages]]) -> None:
-    """The summary of one QP; a data set averages over all GOPs of its sequences."""
-    per_sequence = [(sequence.name, average(own)) for sequence, own in zip(sequences, gops)]
-    per_dataset = []
-    for dataset in dict.fromkeys(sequence.dataset for sequence in sequences):
-        own = [gop for sequence, gops_of in zip(sequences, gops) if sequence.dataset == dataset for gop in gops_of]
-        per_dataset.append((dataset, average(own)))
-    write_summary(folder / f"{_summary_stem(arguments)}.txt", metric, per_sequence, per_dataset)
+def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence) -> Observer:
+    """What writes the pictures of each frame and QP."""
+    name = sequence.report_name(arguments.color_transform)
+    painters = [stack.enter_context(Pictures(folder / "visualize" / name)) for folder in save_dirs(arguments)]
+
+    def observe(n: int, qp: int, original, coded, coder: BitMapper) -> None:
+        painters[qp](n + 1, original, coded, coder.bits_map(tuple(coded.frame.shape[-2:])))
+    return observe
 
 
-def _report_name(arguments: argparse.Namespace, sequence: Sequence) -> str:
-    return sequence.report_name(arguments.color_transform)
+def _write(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmetic,
+           items: list[tuple[Sequence, FrameSource]], rows: list[Rows]) -> None:
+    """Reports and summaries of every QP and metric."""
+    names, folders = metric_names(arguments), save_dirs(arguments)
+    for qp, folder in enumerate(folders):
+        for m, metric in enumerate(names):
+            place = metric_folder(folder, metric, names)
+            gops = []
+            for (sequence, _), own in zip(items, rows):
+                write_report(report_path(arguments, place, sequence), metric, own[qp][m])
+                gops.append(gop_averages(own[qp][m], arguments.gop))
+            summarise(arguments, qp, place, items, gops, arithmetic, model, metric)
+    print(f"reports in {', '.join(map(str, folders))}")
 
 
-def _suffix(arguments: argparse.Namespace) -> str:
-    return "_FullSeq" if arguments.full_seq else ""
-
-
-def _summary_stem(arguments: argparse.Namespace) -> str:
-    color = "_BT709" if arguments.color_transform == "BT709" else ""
-    return f"brief_summary_{'&'.join(arguments.test_dataset)}{color}{_suffix(arguments)}"
+def metric_folder(folder: Path, metric: str, names: list[str]) -> Path:
+    """The first metric's reports lie in the folder itself, another's beside it: `HyTIP-42_PSNR-YUV`."""
+    return folder if metric == names[0] else folder.with_name(f"{folder.name}_{metric}")
 
 

@@ -20,8 +20,15 @@ PACKAGES = ("torch", "torchvision", "compressai", "numpy", "pytorch-msssim", "pi
 
 
 def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmetic, model: HyTIP,
-                 weights: Path, sequences: List[Sequence], sources: List[FrameSource], rate_point: int) -> None:
-    """Write the record of one rate point of a run; `weights` is the file they came from."""
+                 weights: Path, items: List[tuple[Sequence, FrameSource | None]], rate_point: int, metric: str,
+                 bits: str) -> None:
+    """Write the record of one rate point of a run.
+
+    Args:
+        weights: the file they came from.
+        items: sequences with their frames, or None where a stream was decoded without them.
+        bits: `estimated`, or `actual` where files were written or read.
+    """
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -30,24 +37,31 @@ def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmet
         "arithmetic": arithmetic.describe(),
         "command": sys.argv,
         "flags": {name: _plain(value) for name, value in sorted(vars(arguments).items())},
-        "sequences": [{"name": sequence.name, "dataset": sequence.dataset, "frames": source.length,
-                       "width": source.width, "height": source.height, "color": source.color}
-                      for sequence, source in zip(sequences, sources)],
-        "conventions": conventions(arguments, rate_point),
+        "sequences": [{"name": sequence.name, "dataset": sequence.dataset, **_describe(source)}
+                      for sequence, source in items],
+        "conventions": conventions(arguments, rate_point, metric, bits),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def conventions(arguments: argparse.Namespace, rate_point: int) -> dict[str, str]:
+def _describe(source: FrameSource | None) -> dict:
+    if source is None:
+        return {}
+    return {"frames": source.length, "width": source.width, "height": source.height, "color": source.color}
+
+
+def conventions(arguments: argparse.Namespace, rate_point: int, metric: str, bits: str) -> dict[str, str]:
     """What changes results and must be said with every figure (SPEC section 13)."""
     size = f"centre crop to multiples of {arguments.crop_factor}" if arguments.test_crop else "no crop"
     return {
         "color": f"RGB converted with {arguments.color_transform}, 8 bits (HEVC-RGB: as it is)",
         "size": f"{size}; replicate padding to multiples of {arguments.align_factor} for coding, measured without",
-        "bits": "estimated from likelihoods, per pixel of the measured frame",
-        "quality": f"{'MS-SSIM' if arguments.ssim else 'PSNR'} in RGB per frame on unrounded floats, averaged over "
-                   "frames, then over GOPs",
+        "bits": {"estimated": "estimated from likelihoods, per pixel of the measured frame",
+                 "actual": "bytes of the frame's sections in the file, with their length fields; rate_bin: the whole "
+                           "file; per pixel of the measured frame"}[bits],
+        "quality": f"{metric}{' (6:1:1)' if metric == 'PSNR-YUV' else ' in RGB'} per frame on unrounded floats, "
+                   "averaged over frames, then over GOPs",
         "gop": f"{arguments.gop} frames, the first intra; QP {arguments.QP[rate_point]}, "
                f"intra {arguments.iframe_quality[rate_point]}",
         "frames": "all frames" if arguments.full_seq else f"the first {arguments.test_seq_len} frames",

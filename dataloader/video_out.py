@@ -1,0 +1,215 @@
+"""Frames to files: PNG folder, raw YUV or RGB, y4m (also to standard output), mp4 and mkv.
+
+Every writer is a context that yields `write(frame)`. A frame is a tensor (3, H, W), uint8 or float in [0, 1]. Files and
+folders appear under their final name when the block ends well, and not at all otherwise.
+
+Compressed kinds are lossless, so that they hold what was decoded: mp4 is H.264 with QP 0, mkv is FFV1. Their colour is
+tagged.
+"""
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from util.color import Color, PixelFormat, rgb_to_yuv, to_8_bit
+from util.errors import InputError
+from util.files import atomic_path
+
+Write = Callable[[Tensor], None]
+
+H273 = {"BT709": 1, "BT601": 6}             # matrix, primaries and transfer (H.273): one number serves all three
+RANGE_TAGS = {"limited": 1, "full": 2}      # FFmpeg's AVColorRange
+ENCODERS = {".mp4": ("libx264", {"qp": "0", "preset": "veryfast"}), ".mkv": ("ffv1", {"level": "3", "slicecrc": "1"})}
+MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
+DEFAULT_RATE = Fraction(25)                 # containers want one
+
+
+@contextmanager
+def png_folder(path: str | Path) -> Iterator[Write]:
+    """frame_1.png, frame_2.png, ...; a folder that holds nothing else is replaced.
+
+    Raises:
+        InputError: the place holds other files or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and all(re.fullmatch(r"frame_\d+\.png", p.name) for p in path.iterdir())):
+        raise InputError(f"{path} holds more than frames; choose another folder")
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        number = 0
+
+        def write(frame: Tensor) -> None:
+            nonlocal number
+            number += 1
+            Image.fromarray(to_pixels(frame)).save(temporary / f"frame_{number}.png")
+
+        yield write
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); choose another place") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_pixels(frame: Tensor) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    rgb = _array(frame)
+    return np.ascontiguousarray((rgb if rgb.dtype == np.uint8 else to_8_bit(rgb)).transpose(1, 2, 0))
+
+
+def _array(frame: Tensor) -> np.ndarray:
+    return frame.detach().cpu().numpy()
+
+
+@contextmanager
+def raw_file(path: str | Path, pixels: PixelFormat, color: Color | None, order: tuple[int, ...] = (0, 1, 2)
+             ) -> Iterator[Write]:
+    """Planes one after the other. `order`: how to store them, by index."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        def write(frame: Tensor) -> None:
+            planes = rgb_to_yuv(_array(frame), pixels, color)
+            file.writelines(planes[i].tobytes() for i in order[:len(planes)])
+
+        yield write
+
+
+@contextmanager
+def y4m_file(path: str | Path, pixels: PixelFormat, color: Color, height: int, width: int, rate: Fraction | None
+             ) -> Iterator[Write]:
+    """YUV4MPEG2, to standard output if the path is "-". The format can tell the range, but not the matrix.
+
+    Raises:
+        InputError: RGB, or the place cannot be written (the reader of the pipe went away, the disk is full).
+    """
+    if pixels.chroma == "rgb":
+        raise InputError("y4m cannot hold RGB; use --pixel_format 444, or an mkv file")
+    if str(path) != "-":
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            yield _y4m_writer(file, pixels, color, height, width, rate)
+        return
+    try:
+        yield _y4m_writer(sys.stdout.buffer, pixels, color, height, width, rate)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the exit would try to flush again
+        raise InputError(f"standard output cannot be written ({error.strerror}); keep its reader running") from None
+
+
+def _y4m_writer(file: BinaryIO, pixels: PixelFormat, color: Color, height: int, width: int, rate: Fraction | None
+                ) -> Write:
+    rate = rate or DEFAULT_RATE
+    chroma = {"400": "mono", "420": "420mpeg2" if pixels.depth == 8 else "420"}.get(pixels.chroma, pixels.chroma)
+    chroma += "" if pixels.depth == 8 else f"{'' if pixels.chroma == '400' else 'p'}{pixels.depth}"
+    header = (f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip A1:1 C{chroma} "
+              f"XCOLORRANGE={color.range.upper()}\n")
+
+    def write(frame: Tensor) -> None:
+        nonlocal header
+        planes = rgb_to_yuv(_array(frame), pixels, color)
+        file.writelines([header.encode(), b"FRAME\n", *(plane.tobytes() for plane in planes)])
+        header = ""
+
+    return write
+
+
+@contextmanager
+def encoded_file(path: str | Path, pixels: PixelFormat, color: Color | None, height: int, width: int,
+                 rate: Fraction | None) -> Iterator[Write]:
+    """A lossless mp4 (H.264) or mkv (FFV1), by the ending of the path.
+
+    Raises:
+        InputError: the encoder has no such format or size, or the place cannot be written.
+    """
+    kind = Path(path).suffix.lower()
+    encoder, options = ENCODERS[kind]
+    if kind == ".mp4" and pixels.chroma in ("420", "422") and (width % 2 or height % 2 and pixels.chroma == "420"):
+        raise InputError(f"mp4 cannot hold {width}x{height} in {pixels.chroma}: a side is odd; use mkv or y4m, or "
+                         "--pixel_format 444")
+    name = ffmpeg_name(pixels, encoder)
+    with (atomic_path(path) as temporary, _as_input_error(path),
+          av.open(f"file:{temporary}", "w", format=MUXERS[kind]) as container):
+        stream = container.add_stream(encoder, rate=rate or DEFAULT_RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, name
+        stream.time_base = stream.codec_context.time_base = 1 / (rate or DEFAULT_RATE)
+        tag_color(stream.codec_context, color)
+        number = 0
+
+        def write(frame: Tensor) -> None:
+            nonlocal number
+            coded = picture(rgb_to_yuv(_array(frame), pixels, color), pixels, name)
+            coded.pts, coded.time_base = number, stream.codec_context.time_base
+            number += 1
+            container.mux(stream.encode(coded))
+
+        yield write
+        container.mux(stream.encode())
+
+
+@contextmanager
+def _as_input_error(path: str | Path) -> Iterator[None]:
+    """FFmpeg's refusals; errors of the file system pass on to atomic_path."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno and error.errno > 0:
+            raise
+        raise InputError(f"{path} cannot be encoded ({error.strerror or error}); choose another --pixel_format or "
+                         "--bit_depth") from None
+
+
+def ffmpeg_name(pixels: PixelFormat, encoder: str) -> str:
+    """The pixel format in FFmpeg's words.
+
+    Raises:
+        InputError: the encoder does not have it.
+    """
+    deep = "" if pixels.depth == 8 else f"{pixels.depth}le"
+    name = {"400": "gray", "rgb": "gbrp"}.get(pixels.chroma, f"yuv{pixels.chroma}p") + deep
+    if name == "gbrp" and encoder == "ffv1":
+        name = "bgr0"                                                       # the only 8-bit RGB of FFV1
+    if name not in (known := [form.name for form in av.Codec(encoder, "w").video_formats or ()]):
+        raise InputError(f"pixel format {pixels.chroma} with {pixels.depth} bits ({name}) is unknown to {encoder}; "
+                         f"choose one of {', '.join(n for n in known if re.match('yuv4|gray|gbrp', n))}")
+    return name
+
+
+def tag_color(codec: av.VideoCodecContext, color: Color | None) -> None:
+    """Write the colour into the stream's tags; RGB is matrix 0, full range."""
+    codec.colorspace = H273[color.matrix] if color else 0
+    codec.color_range = RANGE_TAGS[color.range if color else "full"]
+    if color:
+        codec.color_primaries = codec.color_trc = H273[color.matrix]
+
+
+def picture(planes: list[np.ndarray], pixels: PixelFormat, name: str) -> av.VideoFrame:
+    """Integer planes (Y, U, V or R, G, B) as FFmpeg's frame."""
+    height, width = planes[0].shape
+    frame = av.VideoFrame(width, height, name)
+    if name == "bgr0":
+        packed = np.dstack([planes[2], planes[1], planes[0], np.zeros_like(planes[0])])
+        planes = [packed.reshape(height, 4 * width)]
+    elif pixels.chroma == "rgb":
+        planes = [planes[1], planes[2], planes[0]]
+    for target, plane in zip(frame.planes, planes):
+        rows = np.frombuffer(target, dtype=pixels.dtype).reshape(target.height, -1)
+        padded = np.zeros_like(rows)
+        padded[:, :plane.shape[1]] = plane
+        target.update(padded.tobytes())
+    return frame

@@ -1,0 +1,190 @@
+"""`--compress` and `--decompress` through the command line, at tiny width."""
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import write_frames
+from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
+from seeded import seeded_video
+from util.checkpoint import save_model
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
+    save_model(seeded_model(tiny_config()), path)
+    return path
+
+
+@pytest.fixture
+def run(hytip, weights):
+    """A command that must succeed."""
+    def command(*flags):
+        status, out, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, *flags)
+        assert (status, err) == (0, ""), err
+        return out
+    return command
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_frames(tmp_path / "clip", seeded_video(6, 37, 53, 1))
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_frames(tmp_path / "data" / "HEVC-D" / "BQSquare", seeded_video(7, 50, 83, 1))
+    write_frames(tmp_path / "data" / "HEVC-D" / "RaceHorses1", seeded_video(7, 33, 70, 2))
+    return tmp_path / "data"
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_file_round_trip(run, clip, tmp_path):
+    out = run("--compress", "--input", clip, "--output", tmp_path / "x.bin", "--QP", 30, "--gop", 4, "--verify")
+    assert out == f"6 frames of 53x37 in {tmp_path / 'x.bin'}, verified\n"
+    run("--decompress", "--input", tmp_path / "x.bin", "--output", tmp_path / "frames")
+    assert {p.name for p in (tmp_path / "frames").iterdir()} == {f"frame_{n}.png" for n in range(1, 7)}
+    assert pixels(tmp_path / "frames" / "frame_6.png").shape == (37, 53, 3)
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "frames", "x.bin"}
+
+
+def test_data_set_round_trip(run, data, tmp_path):
+    flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "RaceHorses1", "--QP", 21,
+             "--iframe_quality", 30, "--save_dir", tmp_path / "out")
+    run("--compress", *flags, "--test_seq_len", 7, "--gop", 4, "--PNG_FILE", "--YUV_FILE", "--verify")
+    out = tmp_path / "out"
+    assert {p.name for p in (out / "bin").iterdir()} == {"BQSquare_BT601.bin", "RaceHorses1_BT601.bin"}
+    encoder_frames = [pixels(out / "png" / "BQSquare" / f"frame_{n}.png") for n in range(1, 8)]
+    assert (out / "yuv" / "BQSquare_83x50_60_8bit_444.yuv").stat().st_size == 7 * 3 * 83 * 50
+    run("--decompress", *flags, "--test_seq_len", 7, "--PNG_FILE")        # the GOP comes from the stream
+    for n, expected in enumerate(encoder_frames, start=1):
+        assert np.array_equal(pixels(out / "png" / "BQSquare" / f"frame_{n}.png"), expected)
+    for name in ("BQSquare", "RaceHorses1"):
+        assert (out / "report" / f"{name}_enc.csv").read_bytes() == (out / "report" / f"{name}_dec.csv").read_bytes()
+    summary = (out / "brief_summary_HEVC-D_enc.txt").read_text()
+    assert summary == (out / "brief_summary_HEVC-D_dec.txt").read_text()
+    assert summary.splitlines()[0].split()[-1] == "rate_bin"
+
+
+def test_reports_count_the_bytes_of_the_file(run, data, tmp_path):
+    flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--QP", 40, "--test_seq_len", 5)
+    run("--compress", *flags, "--save_dir", tmp_path / "out")
+    run("--test", *flags, "--save_dir", tmp_path / "out")
+    encoded, estimated = (rows(tmp_path / "out" / "report" / f"BQSquare{kind}.csv") for kind in ("_enc", ""))
+    size = (tmp_path / "out" / "bin" / "BQSquare_BT601.bin").stat().st_size
+    area = 83 * 50
+    payload = sum(float(row["Rate"]) * area / 8 for row in encoded)
+    assert payload == pytest.approx(round(payload))                       # whole bytes
+    assert size - 25 * 5 - 60 < payload < size                            # the rest: headers and checksums
+    summary = (tmp_path / "out" / "brief_summary_HEVC-D_enc.txt").read_text().splitlines()[1]
+    assert float(summary.split()[-1]) == pytest.approx(8 * size / area / 5, abs=1e-4)
+    for actual, estimate in zip(encoded, estimated):
+        assert actual["PSNR"] == estimate["PSNR"] and actual["MC-PSNR"] == estimate["MC-PSNR"]
+        # Improbable symbols of seeded weights cost up to 30 bits by estimate, less in the tables.
+        assert 0.5 < float(actual["Rate"]) / float(estimate["Rate"]) < 1.1
+    record = json.loads((tmp_path / "out" / "brief_summary_HEVC-D_enc.json").read_text())
+    assert "bytes" in record["conventions"]["bits"]
+
+
+def test_decoding_needs_no_source(run, data, tmp_path):
+    flags = ("--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--save_dir", tmp_path / "out")
+    run("--compress", *flags, "-data", data, "--test_seq_len", 3)
+    run("--decompress", *flags, "-data", tmp_path / "nowhere")
+    with_source, without = (rows(tmp_path / "out" / "report" / f"BQSquare{kind}.csv") for kind in ("_enc", "_dec"))
+    assert [row["Rate"] for row in without] == [row["Rate"] for row in with_source]
+    assert [row["PSNR"] for row in without] == [""] * 3 and without[1]["MC-PSNR"] == ""
+
+
+def test_crop_and_scene_cuts_travel_in_the_stream(run, tmp_path):
+    write_frames(tmp_path / "data" / "MCL-JCV" / "videoSRC25", seeded_video(19, 40, 72, 3))
+    flags = ("-data", tmp_path / "data", "--test_dataset", "MCL-JCV", "--test_seqs", "videoSRC25", "--save_dir",
+             tmp_path / "out", "--test_seq_len", 19, "--test_crop", "--crop_factor", 32)
+    run("--compress", *flags, "--remove_scene_cut")
+    run("--decompress", *flags)
+    report = rows(tmp_path / "out" / "report" / "videoSRC25_dec.csv")
+    assert {n for n, row in enumerate(report) if row["my"] == "0"} == {0, 17}
+    assert report == rows(tmp_path / "out" / "report" / "videoSRC25_enc.csv")
+
+
+def test_a_truncated_stream_yields_the_frames_before_the_cut(run, hytip, weights, clip, tmp_path):
+    run("--compress", "--input", clip, "--output", tmp_path / "x.bin")
+    data = (tmp_path / "x.bin").read_bytes()
+    (tmp_path / "cut.bin").write_bytes(data[:len(data) // 2])
+    status, _, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, "--decompress",
+                           "--input", tmp_path / "cut.bin", "--output", tmp_path / "frames")
+    count = len(list((tmp_path / "frames").iterdir()))
+    assert status == 2 and err.count("\n") == 1 and 0 < count < 6
+    assert f"after {count} complete frames" in err
+
+
+def test_keep_going_names_what_is_lost(hytip, run, weights, clip, tmp_path):
+    run("--compress", "--input", clip, "--output", tmp_path / "x.bin", "--gop", 3)
+    data = bytearray((tmp_path / "x.bin").read_bytes())
+    second = data.index(b"\xf5\x9c\xa6", 200)
+    data[second + 40] ^= 0xFF
+    (tmp_path / "bad.bin").write_bytes(data)
+    base = (*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, "--decompress", "--input",
+            tmp_path / "bad.bin", "--output", tmp_path / "frames")
+    status, _, err = hytip(*base)
+    assert status == 2 and err.startswith("HyTIP: error: ")
+    status, out, err = hytip(*base, "--keep_going")
+    assert "warning" in err and "error" not in err
+    assert status == 0 and int(out.split()[0]) < 6
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--compress", "--input", "CLIP"), ["--output"]),
+    (("--decompress", "--input", "CLIP"), ["--output"]),
+    (("--compress", "--input", "nowhere", "--output", "x.bin"), ["nowhere"]),
+    (("--compress", "--input", "CLIP", "--output", "x.bin", "--QP", 1, 2), ["one --QP"]),
+    (("--compress", "--input", "CLIP", "--output", "-", "--verify"), ["--verify", "pipe"]),
+    (("--compress", "--input", "CLIP", "--output", "x.bin", "--frames", 0), ["--frames 0"]),
+    (("--decompress", "--input", "nowhere.bin", "--output", "frames"), ["nowhere.bin", "cannot be read"]),
+    (("--decompress", "--input", "CLIP/frame_1.png", "--output", "frames"), ["no HyTIP stream"]),
+    (("--decompress", "--input", "CLIP", "--output", "frames"), ["CLIP", "cannot be read"]),
+    (("--decompress", "--test_dataset", "HEVC-D", "--save_dir", "out"), ["BQSquare_BT601.bin is missing"]),
+])
+def test_bad_input(hytip, weights, clip, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    clip.rename(tmp_path / "CLIP")
+    before = sorted(tmp_path.iterdir())
+    status, out, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", *flags)
+    assert (status, out) == (2, ""), err
+    assert err.startswith("HyTIP: error: ") and err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_failed_compression_leaves_nothing(hytip, weights, clip, tmp_path):
+    (clip / "frame_5.png").write_bytes(b"no image")
+    status, _, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--compress", "--input", clip,
+                           "--output", tmp_path / "x.bin")
+    assert status == 2 and "frame_5.png" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["clip"]
+
+
+def test_pipes_between_processes(weights, clip, tmp_path):
+    """Compress to a pipe and decompress from it, each in a process of its own."""
+    base = [sys.executable, str(ROOT / "HyTIP.py"), *map(str, TINY_FLAGS), "--weights", str(weights), "--device", "cpu",
+            "--threads", "1"]
+    stream = subprocess.run([*base, "--compress", "--input", str(clip), "--output", "-", "--gop", "3"],
+                            capture_output=True, timeout=300)
+    assert stream.returncode == 0, stream.stderr
+    done = subprocess.run([*base, "--decompress", "--input", "-", "--output", str(tmp_path / "frames")],
+                          input=stream.stdout, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "frames").iterdir())) == 6

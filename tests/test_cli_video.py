@@ -1,0 +1,196 @@
+"""Any video through the command line, at tiny width: one content, whatever the way in; sharing, metrics, pictures."""
+import csv
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from conftest import write_frames
+from dataloader.open import VideoOptions, open_sink, open_source
+from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
+from seeded import seeded_video
+from util.checkpoint import save_model
+
+YUV = VideoOptions(chroma="420", depth=8, matrix="BT709", range="limited")
+COLOR_FLAGS = ("--color_matrix", "BT709", "--color_range", "limited")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
+    save_model(seeded_model(tiny_config()), path)
+    return path
+
+
+@pytest.fixture
+def run(hytip, weights):
+    def command(*flags):
+        status, out, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, *flags)
+        assert status == 0 and "error" not in err, err
+        return out
+    return command
+
+
+def write_video(path, frames, options=YUV, rate=Fraction(50)):
+    with open_sink(path, frames.shape[2], frames.shape[3], options, rate) as write:
+        for frame in frames:
+            write(frame)
+    return path
+
+
+@pytest.fixture
+def same_content(tmp_path):
+    """4:2:0 content as raw file, y4m, mkv, mp4, and as the PNGs that the raw file decodes to."""
+    frames = seeded_video(4, 48, 64, 3)
+    paths = [write_video(tmp_path / "in" / name, frames)
+             for name in ("clip_64x48_50.yuv", "clip.y4m", "clip.mkv", "clip.mp4")]
+    source = open_source(paths[0], VideoOptions(matrix="BT709", range="limited"))
+    pngs = write_frames(tmp_path / "in" / "clip", torch.stack([frame.float() / 255 for frame in source]))
+    return [*paths, pngs]
+
+
+def test_every_way_in_gives_the_same_report(run, same_content, tmp_path):
+    reports = []
+    for n, path in enumerate(same_content):
+        out = tmp_path / f"out{n}"
+        run("--test", "--input", path, *COLOR_FLAGS, "--gop", 3, "--QP", 30, "--save_dir", out)
+        report, = (out / "report").iterdir()
+        reports.append(report.read_bytes())
+        assert (out / "brief_summary_Video.txt").read_text().splitlines()[-1].split()[0] == "Video"
+    assert len(set(reports)) == 1 and reports[0].count(b"\n") == 5
+
+
+def test_every_way_in_gives_the_same_stream(run, same_content, tmp_path):
+    streams = set()
+    for n, path in enumerate(same_content):
+        run("--compress", "--input", path, *COLOR_FLAGS, "--QP", 30, "--output", tmp_path / f"{n}.bin")
+        stream = (tmp_path / f"{n}.bin").read_bytes()
+        streams.add(stream[stream.index(b"\xf5\x9c\xa6"):])           # before it, the header tells rate and colour
+    assert len(streams) == 1
+
+
+def test_raw_data_sets_equal_prepared_ones(run, tmp_path):
+    frames = seeded_video(300, 16, 16, 4)
+    big = frames.repeat(1, 1, 15, 26)                                     # 416x240, as the sequence must be
+    write_video(tmp_path / "raw" / "RaceHorses_416x240_30.yuv", big)
+    source = open_source(tmp_path / "raw" / "RaceHorses_416x240_30.yuv", VideoOptions(matrix="BT709", range="limited"))
+    first = [frame for frame, _ in zip(source, range(3))]
+    write_frames(tmp_path / "data" / "HEVC-D" / "RaceHorses1_BT709", torch.stack(first).float() / 255)
+    flags = ("--test", "--test_dataset", "HEVC-D", "--test_seqs", "RaceHorses1", "--color_transform", "BT709",
+             "--test_seq_len", 3, "--QP", 5)
+    run(*flags, "-data", tmp_path / "data", "--save_dir", tmp_path / "png")
+    run(*flags, "--raw", tmp_path / "raw", "--save_dir", tmp_path / "yuv")
+    name = "report/RaceHorses1_BT709.csv"
+    assert (tmp_path / "png" / name).read_bytes() == (tmp_path / "yuv" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.y4m", "out_64x48_50_444.yuv"])
+def test_decoded_video_out(run, same_content, tmp_path, name):
+    run("--compress", "--input", same_content[0], *COLOR_FLAGS, "--output", tmp_path / "x.bin")
+    run("--decompress", "--input", tmp_path / "x.bin", "--output", tmp_path / name, *COLOR_FLAGS)
+    run("--decompress", "--input", tmp_path / "x.bin", "--output", tmp_path / "frames")
+    source = open_source(tmp_path / name, VideoOptions(matrix="BT709", range="limited"))
+    for n, frame in enumerate(source, start=1):
+        with Image.open(tmp_path / "frames" / f"frame_{n}.png") as image:
+            expected = np.array(image).transpose(2, 0, 1).astype(int)
+        assert abs(frame.numpy().astype(int) - expected).max() <= 2       # 4:4:4 rounds once more
+    assert n == 4
+
+
+def test_a_video_decodes_to_a_pipe_and_is_read_from_one(weights, same_content, tmp_path):
+    base = [sys.executable, str(ROOT / "HyTIP.py"), *map(str, TINY_FLAGS), "--weights", str(weights), "--device", "cpu",
+            "--threads", "1", *COLOR_FLAGS]
+    stream = subprocess.run([*base, "--compress", "--input", "-", "--output", "-"], capture_output=True, timeout=300,
+                            input=same_content[1].read_bytes())
+    assert stream.returncode == 0, stream.stderr
+    video = subprocess.run([*base, "--decompress", "--input", "-", "--output", "-"], capture_output=True, timeout=300,
+                           input=stream.stdout)
+    assert video.returncode == 0, video.stderr
+    assert video.stdout.startswith(b"YUV4MPEG2") and video.stdout.count(b"FRAME\n") == 4
+
+
+def test_torchrun_shares_the_sequences_out(weights, tmp_path):
+    for n, name in enumerate(("BQSquare", "RaceHorses1", "BlowingBubbles")):
+        write_frames(tmp_path / "data" / "HEVC-D" / name, seeded_video(3, 33 + 8 * n, 50, n))
+    flags = [str(ROOT / "HyTIP.py"), "--test", *map(str, TINY_FLAGS), "--weights", str(weights), "--device", "cpu",
+             "--threads", "1", "-data", str(tmp_path / "data"), "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare",
+             "RaceHorses1", "BlowingBubbles", "--test_seq_len", "3", "--QP", "3", "60", "--save_dir"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *flags, str(tmp_path / "alone")], check=True, timeout=300, env=environment)
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *flags,
+                    str(tmp_path / "shared")], check=True, timeout=300, env=environment)
+    files = [path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file()]
+    assert len(files) == 2 * (3 + 2)
+    for path in files:
+        if path.suffix != ".json":
+            assert (tmp_path / "alone" / path).read_bytes() == (tmp_path / "shared" / path).read_bytes()
+
+
+def test_further_metrics_lie_beside(run, tmp_path):
+    clip = write_frames(tmp_path / "clip", seeded_video(2, 176, 192, 5))
+    run("--test", "--input", clip, "--metrics", "MS-SSIM", "PSNR-YUV", "--save_dir", tmp_path / "out")
+    for folder, metric in (("out", "PSNR"), ("out_MS-SSIM", "MS-SSIM"), ("out_PSNR-YUV", "PSNR-YUV")):
+        with (tmp_path / folder / "report" / "clip.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert metric in rows[0] and float(rows[1][metric]) > 0
+
+
+def test_pictures(run, tmp_path):
+    clip = write_frames(tmp_path / "clip", seeded_video(3, 40, 56, 6))
+    run("--test", "--input", clip, "--visualize", "--save_dir", tmp_path / "out")
+    folder = tmp_path / "out" / "visualize" / "clip"
+    assert {p.name for p in folder.iterdir()} == {"source", "decoded", "flow", "decoded_flow", "mask", "prediction",
+                                                  "residual", "bits", "contact_sheet.png"}
+    assert {p.name for p in (folder / "decoded").iterdir()} == {"frame_1.png", "frame_2.png", "frame_3.png"}
+    run("--test", "--input", clip, "--save_dir", tmp_path / "plain")
+    assert ((tmp_path / "plain" / "report" / "clip.csv").read_bytes()
+            == (tmp_path / "out" / "report" / "clip.csv").read_bytes())
+
+
+@pytest.fixture
+def thinnest(tmp_path):
+    """Flags of a model of two or four channels everywhere."""
+    flags = []
+    for flag, path in zip(TINY_FLAGS[::2], TINY_FLAGS[1::2]):
+        content = yaml.safe_load(path.read_text())
+        for key, value in content["model_params"].items():
+            if key in ("channel_N", "g_ch_16x"):
+                content["model_params"][key] = 4
+            elif key in ("enc_cond_dims", "dec_cond_dims", "unet_channels", "mask_channels", "hidden_channels"):
+                content["model_params"][key] = [2] * len(value)
+            elif type(value) is int and key not in ("predprior_input_dim", "levels"):
+                content["model_params"][key] = 2
+        (tmp_path / path.name).write_text(yaml.safe_dump(content))
+        flags += [flag, tmp_path / path.name]
+    return flags
+
+
+def test_300_frames_in_bounded_memory(thinnest, tmp_path):
+    """416x240: the video alone would take 90 MB as bytes, 360 MB as floats."""
+    pattern = seeded_video(4, 240, 416, 7)
+    with open_sink(tmp_path / "long.mkv", 240, 416, YUV, Fraction(30)) as write:
+        for n in range(300):
+            write(pattern[n % 4])
+    script = ("import resource, sys; sys.path.insert(0, {root!r}); import HyTIP; status = HyTIP.main({words!r}); "
+              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)")
+
+    def peak(*words) -> int:
+        words = [*map(str, thinnest), "--untrained", "--device", "cpu", "--threads", "2", *COLOR_FLAGS,
+                 *map(str, words)]
+        done = subprocess.run([sys.executable, "-c", script.format(root=str(ROOT), words=words)], capture_output=True,
+                              text=True, timeout=550)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.split()[-1]) // 1024
+
+    few = peak("--compress", "--input", tmp_path / "long.mkv", "--frames", 20, "--output", tmp_path / "few.bin")
+    many = peak("--compress", "--input", tmp_path / "long.mkv", "--output", tmp_path / "many.bin")
+    assert many < few + 60
+    few = peak("--decompress", "--input", tmp_path / "few.bin", "--output", tmp_path / "few.mkv")
+    many = peak("--decompress", "--input", tmp_path / "many.bin", "--output", tmp_path / "many.mkv")
+    assert many < few + 60

@@ -1,0 +1,162 @@
+"""The coder objects that write and read: exact, compact, and safe with any bytes."""
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_helpers import PLAN, clip, encode_parts, tiny_codec, wild_codec
+
+from models.entropy import stream
+from models.entropy.coder import Estimator, Recorder
+from models.entropy.likelihood import GaussianModel
+from models.entropy.stream import MAX_SYMBOL, StreamDecoder, StreamEncoder, StreamError
+from models.entropy.tables import PRECISION, SCALES
+from models.memory import FrameHeader
+
+MODEL = GaussianModel()
+TABLES = tiny_codec().tables
+PRIOR = tiny_codec().network("float32").inter.bit_estimator_z
+
+
+DIGIT_BITS = {id(stream._SIGN): 1, id(stream._LENGTH): 5, **{id(m): bits for bits, m in stream._DIGITS.items()}}
+
+
+def row(values, dtype=torch.float64) -> torch.Tensor:
+    return torch.tensor([values], dtype=dtype)
+
+
+def table_bits(encoder: StreamEncoder, name: str) -> float:
+    """-log2 of the frequencies of what was coded; the digits of escapes count as they are."""
+    frequencies = {id(model): f for table_set in (TABLES.y, *encoder.tables.z.values())
+                   for model, f in zip(table_set.models, table_set.frequencies)}
+    bits = 0.0
+    for symbols, model in encoder.runs[name]:
+        if id(model) in frequencies:
+            bits += (PRECISION - np.log2(frequencies[id(model)][symbols])).sum()
+        else:
+            bits += DIGIT_BITS[id(model)] * len(symbols)
+    return bits
+
+
+SCALE = st.one_of(st.floats(-1, 400, width=32), st.sampled_from([0.0, float("inf"), -float("inf"), 0.11, 256.0]))
+VALUE = st.one_of(st.floats(-40, 40), st.floats(-MAX_SYMBOL, MAX_SYMBOL), st.just(-0.2))
+
+
+@given(st.lists(st.lists(st.tuples(VALUE, SCALE), max_size=30), min_size=1, max_size=4))
+def test_what_is_written_is_read(calls):
+    encoder = StreamEncoder(TABLES)
+    written = [encoder.code(row([v for v, _ in call]), row([s for _, s in call]), MODEL, "ry") for call in calls]
+    decoder = StreamDecoder(TABLES, encoder.sections())
+    for call, symbols in zip(calls, written):
+        assert torch.equal(symbols, row([v for v, _ in call]).round())
+        assert torch.equal(decoder.code(None, row([s for _, s in call]), MODEL, "ry"), symbols)
+    decoder.finish()
+    assert decoder.checksum == encoder.checksum
+
+
+@given(st.lists(st.one_of(st.integers(-30, 30), st.integers(-MAX_SYMBOL, MAX_SYMBOL)), min_size=24, max_size=24))
+def test_hyper_latents_are_read(values):
+    z = torch.tensor(values, dtype=torch.float64).view(1, 4, 2, 3)
+    encoder = StreamEncoder(TABLES)
+    assert torch.equal(encoder.code_z(z, PRIOR, (2, 3), "rz"), z)
+    decoder = StreamDecoder(TABLES, encoder.sections())
+    assert torch.equal(decoder.code_z(None, PRIOR, (2, 3), "rz"), z.float())        # the format of the networks
+    decoder.finish()
+
+
+@pytest.mark.parametrize("wild", [False, True])
+def test_size_is_the_entropy_of_the_tables(wild):
+    rng = torch.Generator().manual_seed(0)
+    scale = torch.empty(1, 40_000).uniform_(-2.5, 6, generator=rng).exp()
+    residual = torch.randn(scale.shape, generator=rng) * scale * (3 if wild else 1)
+    encoder = StreamEncoder(TABLES)
+    encoder.code(residual, scale, MODEL, "ry")
+    bits = table_bits(encoder, "ry")
+    assert abs(8 * len(encoder.sections()["ry"]) - bits) < 16
+    if not wild:
+        estimator = Estimator()
+        estimator.code(residual.double(), scale.double(), MODEL.double(), "ry")
+        assert bits == pytest.approx(estimator.bits["ry"].item(), rel=0.005)
+
+
+def test_symbols_carry_no_negative_zero():
+    symbols = StreamEncoder(TABLES).code(row([-0.3, -0.0]), row([1.0, 1.0]), MODEL, "my")
+    assert not symbols.signbit().any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.5e9])
+def test_what_cannot_be_coded_is_an_error(value):
+    with pytest.raises(StreamError, match="my: a latent value"):
+        StreamEncoder(TABLES).code(row([0.0, value]), row([1.0, 1.0]), MODEL, "my")
+    with pytest.raises(StreamError, match="NaN"):
+        StreamEncoder(TABLES).code(row([0.0]), row([float("nan")]), MODEL, "my")
+    with pytest.raises(StreamError, match="NaN"):
+        StreamDecoder(TABLES, {"my": b"abc"}).code(None, row([float("nan")]), MODEL, "my")
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200), st.integers(0, SCALES - 1), st.integers(0, 60))
+def test_any_bytes_decode_to_something_bounded(data, step, count):
+    decoder = StreamDecoder(TABLES, {"ry": data, "rz": data})
+    scale = torch.full((1, count), 0.11 * 1.13 ** step)
+    symbols = decoder.code(None, scale, MODEL, "ry")
+    assert symbols.shape == scale.shape and bool((symbols.abs() <= 2 * MAX_SYMBOL + 4000).all())
+    assert decoder.code_z(None, PRIOR, (2, 2), "rz").isfinite().all()
+
+
+def test_left_over_bytes_are_noticed():
+    encoder = StreamEncoder(TABLES)
+    scale = torch.full((1, 50), 3.0)
+    encoder.code(torch.arange(50.0).view(1, -1) - 25, scale, MODEL, "ry")
+    decoder = StreamDecoder(TABLES, encoder.sections())
+    decoder.code(None, scale[:, :40], MODEL, "ry")
+    with pytest.raises(StreamError, match="ry holds more"):
+        decoder.finish()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("make", [tiny_codec, wild_codec])
+def test_estimated_encoded_and_decoded_latents_are_identical(make):
+    codec, frames, memory = make(), clip(4, 32, 48), None
+    network = codec.network("float32")
+    escapes, indices = 0, set()
+    for n, pixels in enumerate(frames):
+        header = FrameHeader(n == 0, 42, (32, 48), n % 3)
+        source = codec.arithmetic.frame(pixels)
+        recorder, encoder = Recorder(), StreamEncoder(codec.tables)
+        estimated = network.code_frame(recorder, source, memory, header)
+        encoded = network.code_frame(encoder, source, memory, header)
+        sections = encoder.sections()
+        decoder = StreamDecoder(codec.tables, sections)
+        decoded = network.code_frame(decoder, None, memory, header)
+        decoder.finish()
+        for other in (encoded, decoded):
+            for a, b in zip(vars(estimated.memory).values(), vars(other.memory).values()):
+                assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+        everything = np.concatenate([s.numpy().ravel() for _, s in recorder.symbols]).astype("<i4")
+        assert encoder.checksum == decoder.checksum == zlib.crc32(everything.tobytes())
+        for runs in encoder.runs.values():
+            escapes += sum(int((symbols == 0).sum()) for symbols, model in runs if id(model) not in DIGIT_BITS)
+            indices |= {i for i, m in enumerate(codec.tables.y.models) if any(model is m for _, model in runs)}
+        memory = encoded.memory
+    if make is wild_codec:
+        assert escapes > 20 and {0, 63} <= indices and len(indices) > 40
+
+
+@pytest.mark.parametrize("make", [tiny_codec, wild_codec])
+def test_file_size_is_within_half_a_percent_and_64_bytes_per_frame(make, monkeypatch):
+    encoders = []
+
+    class Spy(StreamEncoder):
+        def __init__(self, tables):
+            super().__init__(tables)
+            encoders.append(self)
+    monkeypatch.setattr("util.coding.session.StreamEncoder", Spy)
+    for count in (1, 5):
+        encoders.clear()
+        parts = encode_parts(make(), clip(count, 64, 96), PLAN)
+        entropy = sum(table_bits(e, name) for e in encoders for name in e.runs) / 8
+        size = sum(len(part.data) for part in parts)
+        assert abs(size - entropy) < 0.005 * entropy + 64 * count

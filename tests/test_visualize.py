@@ -1,0 +1,132 @@
+"""util/visualize.py: what the pictures show, the map of bits, and the contact sheet."""
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import seeded_model, tiny_config
+from models.entropy.coder import Estimator
+from models.memory import CodedFrame, FrameHeader, Memory, Prediction
+from seeded import seeded_video
+from util.visualize import KEY_WIDTH, KINDS, SHEET_ROWS, THUMB, BitMapper, Pictures, colour_wheel, frame_pictures
+
+SIZE = (40, 56)
+ALIGNED = (48, 64)
+
+
+@pytest.fixture(scope="module", params=[("Motion", "Inter"), ("Motion_Explicit", "Inter_CRC_Explicit")],
+                ids=["four passes", "one pass"])
+def coded(request):
+    """(coder, coded) of an I- and a P-frame."""
+    model = seeded_model(tiny_config(*request.param))
+    clip = seeded_video(2, *ALIGNED, 1)[:, None]
+    results, memory = [], None
+    with torch.no_grad():
+        for n, frame in enumerate(clip):
+            header = FrameHeader(intra=n == 0, qp=2, size=ALIGNED)
+            mapper, plain = BitMapper(), Estimator()
+            frame_coded = model.code_frame(mapper, frame, memory, header)
+            model.code_frame(plain, frame, memory, header)
+            results.append((frame, mapper, plain, frame_coded))
+            memory = frame_coded.memory
+    return results
+
+
+def test_maps_sum_up_to_the_bits(coded):
+    for _, mapper, plain, _ in coded:
+        total = sum(value.item() for value in plain.bits.values())
+        assert sum(value.item() for value in mapper.bits.values()) == total
+        bits = mapper.bits_map(ALIGNED)
+        assert bits.shape == ALIGNED and bits.min() >= 0 and bits.sum().item() == pytest.approx(total, rel=1e-5)
+
+
+def test_bits_lie_where_the_latent_lies():
+    """A single expensive symbol, in each of the four passes: its 16x16 pixels, and nothing else."""
+    for step, (row, column) in enumerate([(0, 0), (1, 1), (1, 0), (0, 1)]):
+        mapper = BitMapper()
+        for n in range(4):
+            likelihood = torch.ones(1, 2 * 4)              # 2 channels, 4x4 latent: 4 positions per pass and channel
+            if n == step:
+                likelihood[0, 3] = 0.25                    # the last position of this class in the first channel
+            mapper._count("ry", likelihood)
+        bits = mapper.bits_map((64, 64))
+        expected = torch.zeros(64, 64)
+        expected[16 * (2 + row):16 * (3 + row), 16 * (2 + column):16 * (3 + column)] = 2 / 256
+        assert torch.allclose(bits, expected)
+
+
+def test_kinds_and_sizes(coded):
+    pictures = [frame_pictures(frame[..., :SIZE[0], :SIZE[1]], result, mapper.bits_map(ALIGNED))
+                for frame, mapper, _, result in coded]
+    assert list(pictures[0]) == ["source", "decoded", "bits"]
+    masked = coded[1][3].prediction.mask is not None
+    assert list(pictures[1]) == [kind for kind in KINDS if masked or kind != "mask"]
+    for kind, picture in pictures[1].items():
+        if kind in ("flow", "decoded_flow", "bits"):
+            assert picture.width == SIZE[1] + KEY_WIDTH and picture.height >= SIZE[0]
+        else:
+            assert picture.size == SIZE[::-1]
+
+
+def made_up() -> tuple[torch.Tensor, CodedFrame]:
+    original = torch.full((1, 3, *SIZE), 0.5)
+    frame = torch.full((1, 3, *ALIGNED), 1.5)
+    mask = torch.zeros(1, 1, *ALIGNED)
+    mask[..., :10] = 1
+    flow = torch.zeros(1, 2, *ALIGNED)
+    flow[:, 1, :, :10] = 4
+    prediction = Prediction((frame, frame, frame), frame, mask, 0.3 * mask.expand(1, 3, -1, -1))
+    return original, CodedFrame(frame, Memory(frame), flow, 0.5 * flow, prediction)
+
+
+def test_what_is_shown():
+    original, result = made_up()
+    pixels = {kind: np.array(picture) for kind, picture in frame_pictures(original, result).items()}
+    assert (pixels["source"] == 128).all() and (pixels["decoded"] == 255).all()            # 127.5 rounds up; clamped
+    assert (pixels["mask"][:, :10] == 255).all() and (pixels["mask"][:, 10:] == 0).all()
+    assert (pixels["prediction"][:, :10] == 77).all() and (pixels["prediction"][:, 10:] == 0).all()
+    assert np.unique(pixels["residual"][:, :10]).tolist() == [153]                        # (0.5 - 0.3) / 2 + 0.5
+    assert np.unique(pixels["residual"][:, 10:]).tolist() == [191]
+    # the two flows share a scale: the halved one is paler, and no motion is white
+    moving, halved = pixels["flow"][0, 0].astype(int), pixels["decoded_flow"][0, 0].astype(int)
+    assert (pixels["flow"][0, 20] == 255).all() and halved.min() > moving.min()
+
+
+def test_the_wheel_is_the_key():
+    """The colour of the lowest point of the wheel is that of the longest flow downwards."""
+    original, result = made_up()
+    flow = np.array(frame_pictures(original, result)["flow"])
+    wheel = colour_wheel(57).permute(1, 2, 0).numpy()
+    assert np.abs(wheel[56, 28].astype(int) - flow[0, 0]).max() <= 1
+    assert (wheel[0, 0] == 255).all() and (wheel[28, 28] >= 254).all()
+
+
+def test_files_and_contact_sheet(tmp_path):
+    original, result = made_up()
+    intra = CodedFrame(result.frame, result.memory)
+    with Pictures(tmp_path / "clip") as add:
+        for n in range(1, 31):
+            add(n, original, intra if n == 1 else result, torch.rand(ALIGNED))
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == sorted([*KINDS, "contact_sheet.png"])
+    assert len(list((tmp_path / "clip" / "flow").iterdir())) == 29
+    assert len(list((tmp_path / "clip" / "bits").iterdir())) == 30
+    sheet = Image.open(tmp_path / "clip" / "contact_sheet.png")
+    assert sheet.width == 40 + len(KINDS) * (THUMB + 4)
+    assert SHEET_ROWS // 2 * 40 < sheet.height < SHEET_ROWS * (THUMB + 4) + 16
+
+
+def test_memory_of_the_sheet_is_bounded(tmp_path):
+    original, result = made_up()
+    pictures = Pictures(tmp_path)
+    for n in range(1, 40):
+        pictures.add(n, original, CodedFrame(result.frame, result.memory))
+        assert len(pictures.rows) <= SHEET_ROWS
+    assert list(pictures.rows) == [1, 9, 17, 25, 33]
+
+
+def test_no_sheet_after_a_failure(tmp_path):
+    original, result = made_up()
+    with pytest.raises(RuntimeError), Pictures(tmp_path) as add:
+        add(1, original, result, None)
+        raise RuntimeError
+    assert not (tmp_path / "contact_sheet.png").exists()

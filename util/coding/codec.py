@@ -1,0 +1,165 @@
+"""The codec from Python: frames to bytes and back, one at a time.
+
+    codec = Codec.load("models/PSNR-RGB.pth.tar")
+    with open("clip.hyt", "wb") as file:
+        file.writelines(codec.compress(frames, CodingPlan(qp=42, intra_qp=42)))
+    with open("clip.hyt", "rb") as file:
+        for frame in codec.decompress(file):
+            ...
+
+Frames are uint8 RGB (3, H, W). `encode` and `decode` tell more about each frame, for reports.
+"""
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
+from models.entropy.stream import StreamError
+from models.entropy.tables import Tables
+from models.hytip import HyTIP
+from util.arithmetic import Arithmetic, choose_arithmetic
+from util.checkpoint import fingerprint, load_model
+from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end
+from util.coding.decoding import DecodedStream, warn
+from util.coding.gop import CodingPlan
+from util.coding.portable import portable_copy
+from util.coding.reader import StreamReader
+from util.coding.session import EncodedPart, Session
+from util.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "config"
+
+MAX_PIXELS = 4096 * 2304
+"""Largest frame, padded to multiples of 64, that a decoder accepts unless told otherwise."""
+
+
+def _describe(config: Any) -> str:
+    """What a configuration says beyond its defaults, so that a new field with a default changes no fingerprint."""
+    if not dataclasses.is_dataclass(config):
+        return repr(config)
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)
+              if getattr(config, f.name) != f.default}
+    return f"({', '.join(f'{name}={_describe(value)}' for name, value in values.items())})"
+
+
+class Codec:
+    """The model with what coding needs besides: probability tables, fingerprint, float64 networks.
+
+    Args:
+        model: with float32 weights; `arithmetic` places it.
+        arithmetic: the device, and float32.
+    """
+
+    def __init__(self, model: HyTIP, arithmetic: Arithmetic):
+        assert arithmetic.dtype == torch.float32, "the codec makes its float64 networks itself"
+        self.arithmetic = arithmetic
+        self.tables = Tables.of({"iz": model.intra.bit_estimator_z, "mz": model.motion.bit_estimator_z_mv,
+                                 "rz": model.inter.bit_estimator_z})
+        identity = f"{fingerprint(model)} {_describe(model.config)}".encode()
+        self.fingerprint = hashlib.sha256(identity).digest()[:FINGERPRINT_BYTES]
+        self._networks = {"float32": arithmetic.place(model)}
+
+    @classmethod
+    def load(cls, weights: str | Path, *, motion: str | Path = CONFIGS / "Motion.yml",
+             inter: str | Path = CONFIGS / "Inter.yml", intra: str | Path = CONFIGS / "Intra.yml",
+             motion_estimation: str | Path = CONFIGS / "MENet.yml", device: str = "auto",
+             threads: int | None = None) -> "Codec":
+        """From files: weights in the released layout, and configurations.
+
+        Raises:
+            InputError: a file is missing, damaged, or does not fit the others.
+        """
+        config = ModelConfig(intra=load_config(intra, IntraConfig), motion=load_config(motion, MotionConfig),
+                             motion_estimation=load_config(motion_estimation, MotionEstimationConfig),
+                             inter=load_config(inter, InterConfig))
+        model = HyTIP(config)
+        load_model(model, weights)
+        return cls(model, choose_arithmetic(device, threads))
+
+    def network(self, arithmetic: str) -> HyTIP:
+        """The networks in `float32`, or in the `float64` of portable streams."""
+        if arithmetic not in self._networks:
+            self._networks[arithmetic] = portable_copy(self._networks["float32"])
+        return self._networks[arithmetic]
+
+    def session(self, header: StreamHeader) -> Session:
+        return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device)
+
+    def compress(self, frames: Iterable[Tensor], plan: CodingPlan, **options) -> Iterator[bytes]:
+        """The stream piece by piece, as the frames come. Arguments and errors as in `encode`."""
+        return (part.data for part in self.encode(frames, plan, **options))
+
+    def encode(self, frames: Iterable[Tensor], plan: CodingPlan, *, portable: bool = False,
+               rate: Fraction | None = None, color: str = "", align: int = 16) -> Iterator[EncodedPart]:
+        """The parts of the stream, each as soon as its frame has come: header, frames, end marker.
+
+        Args:
+            frames: uint8 RGB (3, H, W), all of one size; at least one.
+            plan: frame types, rates and resets.
+            portable: code in float64, so that other devices and instruction sets can decode.
+            rate, color: frames per second and origin of the RGB, for the record.
+            align: frames are padded to multiples of it; a multiple of 16.
+
+        Raises:
+            InputError: no frame, one of another shape, or an option out of bounds.
+        """
+        frames = iter(frames)
+        first = next(frames, None)
+        if first is None:
+            raise InputError("there are no frames to compress; give at least one")
+        device = self.arithmetic.device.type
+        header = StreamHeader(width=first.shape[-1], height=first.shape[-2], align=align,
+                              arithmetic="float64" if portable else "float32",
+                              device=device if device in DEVICES else "other", rate=rate, color=color,
+                              gop=plan.gop, qp=plan.qp, intra_qp=plan.intra_qp,
+                              fingerprint=self.fingerprint, tables=self.tables.checksum())
+        session, number = self.session(header), -1
+        yield EncodedPart(header.pack())
+        for number, pixels in enumerate(itertools.chain((first,), frames)):
+            if pixels.dtype != torch.uint8 or tuple(pixels.shape) != (3, header.height, header.width):
+                raise InputError(f"frame {number + 1} is {pixels.dtype} {tuple(pixels.shape)}; all frames must be "
+                                 f"uint8 (3, {header.height}, {header.width})")
+            yield session.encode(pixels, number, plan.header(number, header.aligned))
+        yield EncodedPart(pack_end(number + 1))
+
+    def decompress(self, file: BinaryIO, **options) -> Iterator[Tensor]:
+        """The frames of a stream, uint8 (3, H, W), as the bytes come. Arguments and errors as in `decode`."""
+        return (decoded.pixels for decoded in self.decode(file, **options))
+
+    def decode(self, file: BinaryIO, *, keep_going: bool = False, max_pixels: int | None = MAX_PIXELS,
+               report: Callable[[str], None] = warn) -> DecodedStream:
+        """Read the header of a stream; iterate over the result for its frames.
+
+        Args:
+            file: read once, in order, and not beyond the end marker unless damaged.
+            keep_going: after damage, go on at the next I-frame instead of raising an error.
+            max_pixels: the largest frame to accept, padded to multiples of 64; None for streams that are trusted.
+            report: is called with a line on each damage (`keep_going`) and each warning; by default they are
+                `StreamWarning`s.
+
+        Raises:
+            StreamError: no stream, one of another version, of other weights or configuration, or too large.
+        """
+        reader = StreamReader(file)
+        self._check(reader.header, max_pixels)
+        return DecodedStream(reader, self.session(reader.header), keep_going, report)
+
+    def _check(self, header: StreamHeader, max_pixels: int | None) -> None:
+        if header.fingerprint != self.fingerprint:
+            raise StreamError(f"the stream was coded with other weights or configurations (fingerprint "
+                              f"{header.fingerprint.hex()}, here {self.fingerprint.hex()}); "
+                              "give those it was coded with")
+        if header.tables != self.tables.checksum():
+            raise StreamError(f"the probability tables differ (checksum {header.tables:08x}, here "
+                              f"{self.tables.checksum():08x}); use the program version that wrote the stream")
+        height, width = (side + -side % 64 for side in header.aligned)
+        if max_pixels is not None and height * width > max_pixels:
+            raise StreamError(f"the stream's frames of {header.width}x{header.height} take {height * width} pixels "
+                              f"with padding, more than {max_pixels}; if you trust it, raise --max_pixels")

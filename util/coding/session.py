@@ -1,0 +1,184 @@
+"""Coding one sequence frame by frame: source pixels to packets, packets to frames, each with its checks."""
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.entropy.stream import StreamDecoder, StreamEncoder, StreamError
+from models.entropy.tables import Tables
+from models.hytip import HyTIP
+from models.layers.functional import crop, pad_to_multiple
+from models.memory import CodedFrame, FrameHeader, Memory
+from util.arithmetic import Arithmetic
+from util.coding.bitstream import INTER_SECTIONS, INTRA_SECTIONS, Packet, StreamHeader
+from util.errors import InputError
+
+MOST_BYTES_PER_SYMBOL = 8
+"""An escaped symbol takes 24 + 1 + 5 + 30 bits, any other less."""
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """A piece of a stream. The stream header and the end marker are parts of their own, without a frame.
+
+    Attributes:
+        data: bytes to write.
+        number: of the frame, from 0; None without a frame, as is what follows.
+        header: what was decided about it.
+        frame: what a decoder will see, 1 3 H W in [0, 1], without padding.
+        coded: the same at the padded size, with prediction and memory.
+        sizes: bytes of each section with its length field, by name (iz, iy or mz, my, rz, ry).
+    """
+    data: bytes
+    number: int | None = None
+    header: FrameHeader | None = None
+    frame: Tensor | None = None
+    coded: CodedFrame | None = None
+    sizes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame out of a stream. Attributes as in `EncodedPart`, and:
+
+    Attributes:
+        size: bytes of the frame in the stream, all told.
+        matches: whether it equals the encoder's frame at 8 bits; always True for portable streams.
+    """
+    number: int
+    header: FrameHeader
+    frame: Tensor
+    coded: CodedFrame
+    sizes: Mapping[str, int]
+    size: int
+    matches: bool
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 (3, H, W), on the CPU."""
+        return to_pixels(self.frame)
+
+
+def to_pixels(frame: Tensor) -> Tensor:
+    """A frame (1, 3, H, W) in [0, 1] rounded to uint8 (3, H, W), on the CPU."""
+    return (frame[0] * 255).round().to(torch.uint8).cpu()
+
+
+def _pixel_checksum(frame: Tensor) -> int:
+    """CRC-32 of the 8-bit frame."""
+    if not bool(frame.isfinite().all()):
+        raise StreamError("the decoded frame is not finite")
+    return zlib.crc32(to_pixels(frame).numpy().tobytes())
+
+
+class Session:
+    """The networks of a stream's arithmetic, and the memory from frame to frame.
+
+    Args:
+        network: placed on the device, in the number format of the header.
+        tables: probability tables of its priors.
+        header: of the stream.
+        device: where to compute.
+    """
+
+    def __init__(self, network: HyTIP, tables: Tables, header: StreamHeader, device: torch.device):
+        self._network, self._tables, self._header = network, tables, header
+        self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
+        self._memory: Memory | None = None
+        self._bounds = {intra: self._section_bounds(intra) for intra in (True, False)}
+
+    def bounds(self, intra: bool) -> Mapping[str, tuple[int, int]]:
+        """By name, the least and the most bytes of a section of an I- or a P-frame."""
+        return self._bounds[intra]
+
+    def has_reference(self) -> bool:
+        return self._memory is not None
+
+    def forget(self) -> None:
+        """The next frame must be intra."""
+        self._memory = None
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, number: int, header: FrameHeader) -> EncodedPart:
+        """Code one frame.
+
+        Args:
+            pixels: uint8 (3, H, W).
+            number: of the frame, from 0.
+
+        Raises:
+            InputError: the model lacks the QP.
+            StreamError: the networks give something that cannot be coded.
+        """
+        self._check_qp(header.intra, header.qp)
+        coder = StreamEncoder(self._tables)
+        source = pad_to_multiple(self._arithmetic.frame(pixels), self._header.align)
+        coded = self._network.code_frame(coder, source, self._memory, header)
+        frame = self._crop(coded.frame)
+        # A section may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
+        sections = {name: data.ljust(self._bounds[header.intra][name][0], b"\0")
+                    for name, data in coder.sections().items()}
+        packet = Packet(number=number, intra=header.intra, qp=header.qp, frame_type=header.frame_type,
+                        forget_feature=header.forget_feature, sections=sections, symbols=coder.checksum,
+                        pixels=_pixel_checksum(frame))
+        self._memory = coded.memory
+        return EncodedPart(packet.pack(), number, header, frame, coded, packet.section_sizes())
+
+    @torch.inference_mode()
+    def decode(self, packet: Packet) -> DecodedFrame:
+        """Decode one frame. It must be intra where `has_reference` says no.
+
+        Raises:
+            StreamError: anything is wrong; nothing is remembered of the frame then.
+        """
+        self._check_qp(packet.intra, packet.qp)
+        header = packet.header(self._header.aligned)
+        coder = StreamDecoder(self._tables, packet.sections)
+        try:
+            coded = self._network.code_frame(coder, None, self._memory, header)
+            if coder.checksum != packet.symbols:
+                raise StreamError("the decoded symbols are not those of the encoder")
+            coder.finish()
+            frame = self._crop(coded.frame)
+            matches = _pixel_checksum(frame) == packet.pixels
+            if self._header.portable and not matches:
+                raise StreamError("the decoded frame is not that of the encoder")
+        except StreamError as error:
+            raise StreamError(f"{error}; {self._cause()}") from None
+        self._memory = coded.memory
+        return DecodedFrame(packet.number, header, frame, coded, packet.section_sizes(), packet.size(), matches)
+
+    def _crop(self, frame: Tensor) -> Tensor:
+        return crop(frame, (self._header.height, self._header.width))
+
+    def _cause(self) -> str:
+        if self._header.portable:
+            return "the stream is damaged or was not made by this program; get a fresh copy"
+        return (f"it was coded in float32 on {self._header.device}, and other devices, instruction sets or numbers "
+                "of threads compute differently; decode where it was encoded, or encode with --portable")
+
+    def _check_qp(self, intra: bool, qp: int) -> None:
+        rates = 4 if intra and not self._network.config.variable_rate else 64
+        if not 0 <= qp < rates:
+            raise InputError(f"QP {qp} is outside 0..{rates - 1}, the rates of this model's "
+                             f"{'I' if intra else 'P'}-frames")
+
+    def _section_bounds(self, intra: bool) -> dict[str, tuple[int, int]]:
+        config = self._network.config
+        height, width = (side // 16 for side in self._header.aligned)
+        if intra:
+            height, width = height + -height % 4, width + -width % 4                    # multiples of 64
+        z_size = -(-height // 4) * -(-width // 4)
+        channels = {"iy": config.intra.channel_N, "my": config.motion.channel_N, "ry": config.inter.g_ch_16x}
+        bounds = {}
+        for name in INTRA_SECTIONS if intra else INTER_SECTIONS:
+            if name in channels:
+                least, symbols = 0, channels[name] * height * width
+            else:
+                # Even if each symbol of z is the likeliest one, a file holds this much, with a little slack.
+                tables = self._tables.z[name]
+                least, symbols = int(0.9 * z_size * tables.least_bits().sum() / 8), len(tables.first) * z_size
+            bounds[name] = least, MOST_BYTES_PER_SYMBOL * (symbols + 1)
+        return bounds
