@@ -8,6 +8,7 @@ from models.intra import RATES
 from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES
+from util.training.options import add_arguments as add_training_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_streams(parser)
     add_video_arguments(parser)
     _add_machine(parser)
+    add_training_arguments(parser)
     return parser
 
 
@@ -130,16 +132,18 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gpus", type=int, default=1, metavar="N", help="0 keeps --device auto on the CPU")
     group.add_argument("-n", "--num_workers", type=int, default=0, metavar="N", help="loader processes in training")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads; results repeat at an equal number")
-    group.add_argument("--project_name", default="HyTIP", help="accepted for the released command lines")
-    group.add_argument("--no_sanity", action="store_true", help="accepted for the released command lines")
+
+
+def intra_qualities(arguments: argparse.Namespace) -> list[int]:
+    """`--iframe_quality`, one per QP; the QPs themselves by default."""
+    return arguments.iframe_quality or arguments.QP
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    qualities = arguments.iframe_quality or arguments.QP
+    qualities = intra_qualities(arguments)
     if len(qualities) != len(arguments.QP):
         raise InputError(f"--iframe_quality has {len(qualities)} values, --QP has {len(arguments.QP)}; "
                          "give one per QP")
-    arguments.iframe_quality = qualities
     for flag, values in (("--QP", arguments.QP), ("--iframe_quality", qualities)):
         for value in values:
             if not 0 <= value < RATES:

@@ -7,6 +7,7 @@ from util.cli.streams import run_compress, run_decompress
 from util.cli.test import run_test
 from util.errors import InputError
 from util.evaluation.complexity import count_macs, describe_macs, describe_size
+from util.training.main import run as train
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -18,7 +19,8 @@ def command_of(arguments: argparse.Namespace) -> Command:
         InputError: no flag does.
     """
     commands: dict[str, Command] = {"compute_macs": print_macs, "compute_model_size": print_size,
-                                    "compress": run_compress, "decompress": run_decompress, "test": run_test}
+                                    "compress": run_compress, "decompress": run_decompress, "test": run_test,
+                                    "train_conf": train, "schedule": train}
     for flag, command in commands.items():
         if getattr(arguments, flag):
             return command

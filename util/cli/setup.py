@@ -9,7 +9,7 @@ from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEs
 from models.hytip import HyTIP
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import load_model
-from util.cli.arguments import ROOT
+from util.cli.arguments import ROOT, intra_qualities
 from util.coding.gop import CodingPlan, intra_rate_index
 from util.errors import InputError
 
@@ -74,7 +74,7 @@ def coding_plans(arguments: argparse.Namespace, variable_rate: bool, scene_cuts:
     return [CodingPlan(qp=qp, intra_qp=intra_rate_index(quality, variable_rate), gop=arguments.gop,
                        index_map=tuple(arguments.index_map), rate_gop_size=arguments.rate_gop_size,
                        reset_interval=arguments.reset_interval, scene_cuts=cuts)
-            for qp, quality in zip(arguments.QP, arguments.iframe_quality)]
+            for qp, quality in zip(arguments.QP, intra_qualities(arguments))]
 
 
 def save_dirs(arguments: argparse.Namespace) -> list[Path]:

@@ -104,7 +104,7 @@ def _encode(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Tensor
 def _verify(codec: Codec, written: Path, path: Path, digests: list[bytes]) -> None:
     """Decode what was just written and demand the very frames that the encoder saw."""
     with written.open("rb") as file:
-        for n, (frame, digest) in enumerate(zip(codec.decode(file), digests, strict=True), start=1):
+        for n, (frame, digest) in enumerate(zip(codec.decode(file, max_pixels=None), digests, strict=True), start=1):
             if _digest(frame) != digest:
                 raise StreamError(f"--verify: frame {n} of {path} decodes differently; nothing was written; "
                                   "report this, with the command")

@@ -63,7 +63,7 @@ def conventions(arguments: argparse.Namespace, rate_point: int, metric: str, bit
         "quality": f"{metric}{' (6:1:1)' if metric == 'PSNR-YUV' else ' in RGB'} per frame on unrounded floats, "
                    "averaged over frames, then over GOPs",
         "gop": f"{arguments.gop} frames, the first intra; QP {arguments.QP[rate_point]}, "
-               f"intra {arguments.iframe_quality[rate_point]}",
+               f"intra {(arguments.iframe_quality or arguments.QP)[rate_point]}",
         "frames": "all frames" if arguments.full_seq else f"the first {arguments.test_seq_len} frames",
         "scene_cuts": "intra frames inserted" if arguments.remove_scene_cut else "not treated",
         "bd_rate": "not computed here; state the interpolation (pchip or akima) with every figure",

@@ -1,0 +1,150 @@
+"""Every stage type learns two clips by heart, and trains what its phase names and nothing else."""
+import pytest
+import torch
+from training_helpers import seeded_network
+
+from helpers import tiny_config
+from seeded import seeded_video
+from util.errors import InputError
+from util.training.clip_loss import ClipLoss
+from util.training.losses import LossExpression
+from util.training.schedule import Phase
+
+TYPES, WEIGHTS = (0, 1, 0, 2, 1), (1, 1.2, 0.5, 0.9, 1.2)
+EXPLICIT, HYBRID, VARIABLE = (("Motion_Explicit", "Inter_CRC_Explicit"),
+                              ("Motion_Hybrid_B=2.125", "Inter_MCR_Hybrid_B=5"), ("Motion", "Inter"))
+
+STAGES = {
+    "1Pframe": (EXPLICIT, {"stage": "1Pframe", "frozen": ("MENet", "CondMotion", "Residual.feature_extractor")}),
+    "2Pframes motion": (EXPLICIT, {"stage": "2Pframes", "mode": "motion", "frozen": ("MENet", "Residual")},
+                        "m_rate", "warped_distortion"),
+    "2Pframes residual": (HYBRID, {"stage": "2Pframes", "mode": "residual", "frozen": ("MENet", "CondMotion")},
+                          "rate", "0.5*mc_distortion/0.5*distortion"),
+    "trainmc": (EXPLICIT, {"stage": "trainmc", "rnn": 0, "max_p_frames": 2, "frozen": ("MENet", "CondMotion")},
+                "None", "1_0.5_0.25_0.125/4"),
+    "feature frame": (HYBRID, {"stage": "1Pframe", "frozen": ("MENet", "CondMotion", "Residual"),
+                               "reactivated": (("Residual", "frame_feature_generator"),)},
+                      "None", "feature_frame_distortion"),
+    "fullgop": (HYBRID, {"stage": "fullgop", "rnn": 0, "max_p_frames": 2, "frozen": ("MENet",)}),
+    "fullgop XtRNN": (HYBRID, {"stage": "fullgop", "rnn": 0, "max_p_frames": 2, "frozen": ("MENet",)}),
+    "fullgop RNN": (HYBRID, {"stage": "fullgop", "rnn": 1, "max_p_frames": 2}),
+    "fullgop variable rate": (VARIABLE, {"stage": "fullgop", "rnn": 1, "max_p_frames": 2}, "rate",
+                              "frame_weight*distortion"),
+    "gains alone": (VARIABLE, {"stage": "fullgop", "rnn": 1, "max_p_frames": 2,
+                               "frozen": ("MENet", "CondMotion", "Residual"),
+                               "reactivated": (("CondMotion", "mv_q_"), ("Residual", "q_encoder"),
+                                               ("Residual", "q_decoder"), ("Residual", "q_recon"))},
+                    "rate", "frame_weight*distortion"),
+}
+
+
+class PerfectIntra(torch.nn.Module):
+    """Stands for a trained intra codec."""
+
+    def forward(self, coder, frame, size, qp):
+        return frame
+
+
+def panning_clips(side: int = 64) -> torch.Tensor:
+    """Two smooth pictures that move by 3 pixels per frame: uint8 (2, 3, 3, side, side)."""
+    still = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+                                            (side, side + 16), mode="bicubic").clamp(0, 1)
+    clips = torch.stack([still[..., 3 * t:3 * t + side] for t in range(3)], 1)
+    return (clips * 255).round().byte()
+
+
+def learn(name: str, steps: int, *, ssim: bool = False) -> tuple[list[float], set[str], set[str]]:
+    """Losses until they halve; names of what the phase trains, and of what moved."""
+    configs, settings, *loss_on = STAGES[name]
+    rate, distortion = loss_on or ("rate", "distortion")
+    phase = Phase(name=name, first_epoch=1, last_epoch=1, batch_size=2, lr=1e-4, rate=LossExpression(rate),
+                  distortion=LossExpression(distortion), **settings)
+    network = seeded_network(tiny_config(*configs), head=name == "feature frame")
+    network.codec.intra = PerfectIntra()
+    chosen = network.select(phase)
+    plan = phase.stage_plan(variable_rate=configs == VARIABLE, through_references="XtRNN" in name, frame_types=TYPES)
+    module = ClipLoss(network, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=ssim)
+    frames = panning_clips(176 if ssim else 64)
+    before = {key: value.clone() for key, value in network.entries()}
+    optimizer = torch.optim.Adam(chosen.values(), lr=0.1 if name == "gains alone" else 5e-3)
+    losses: list[float] = []
+    while len(losses) < steps and (len(losses) < 2 or losses[-1] > losses[0] / 2):
+        loss = module(frames, torch.tensor([20, 50]), torch.tensor([2 * len(losses), 2 * len(losses) + 1]))[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(chosen.values(), 5)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, set(chosen), {key for key, value in network.entries() if not torch.equal(value, before[key])}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_clips_are_learnt_by_heart(name):
+    """The loss falls by more than half within 200 steps; what the phase freezes does not move by a bit."""
+    losses, chosen, moved = learn(name, 200)
+    assert losses[-1] < losses[0] / 2
+    assert moved and moved <= chosen
+
+
+def test_the_loss_of_ms_ssim_falls():
+    losses, chosen, moved = learn("1Pframe", 10, ssim=True)
+    assert losses[-1] < 0.97 * losses[0]
+    assert moved and moved <= chosen
+
+
+@pytest.mark.slow
+def test_two_clips_are_learnt_by_heart_in_ms_ssim():
+    losses, *_ = learn("fullgop RNN", 200, ssim=True)
+    assert losses[-1] < losses[0] / 2
+
+
+def network():
+    return seeded_network(tiny_config())
+
+
+def phase_with(**settings):
+    return Phase(name="p", first_epoch=1, last_epoch=1, stage="fullgop", rnn=1, batch_size=1, lr=1,
+                 rate=LossExpression("rate"), distortion=LossExpression("distortion"), **settings)
+
+
+def test_parts_are_frozen_by_name_and_reactivated_by_substring():
+    chosen = network().select(phase_with(frozen=("MENet", "CondMotion", "Residual.feature_adaptor")))
+    assert "Residual.feature_adaptor_I.weight" in chosen
+    assert not [name for name in chosen if name.startswith("Residual.feature_adaptor.")]
+    assert not [name for name in chosen if name.startswith(("if_model", "MENet", "CondMotion"))]
+    chosen = network().select(phase_with(frozen=("MENet", "CondMotion", "Residual"),
+                                         reactivated=(("Residual", "CTM"),)))
+    assert chosen and all("CTM" in name for name in chosen)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"frozen": ("MENt",)}, "'MENt', which this model does not have"),
+    ({"frozen": ("MENet",), "reactivated": (("Residual", "feature_adapter"),)}, "'feature_adapter' of Residual"),
+    ({"frozen": ("MENet", "CondMotion", "Residual")}, "freezes everything")])
+def test_wrong_names_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        network().select(phase_with(**settings))
+
+
+def test_a_head_needs_an_implicit_feature():
+    with pytest.raises(InputError, match="--Pretrain_frame_feature"):
+        seeded_network(tiny_config(*EXPLICIT), head=True)
+
+
+def test_mixed_precision_stays_close():
+    """bfloat16 changes loss and gradients by a few percent, and keeps both in float32."""
+    results = {}
+    for amp in (False, True):
+        model = network()
+        model.select(phase_with())
+        plan = phase_with(max_p_frames=2).stage_plan(variable_rate=True, through_references=False, frame_types=TYPES)
+        module = ClipLoss(model, plan, phase_with().loss(()), anchor=0, quality_level=5, amp=amp)
+        frames = (seeded_video(3, 64, 64, 21).unsqueeze(0) * 255).round().byte()
+        loss, terms = module(frames, torch.tensor([40]), torch.tensor([1]))
+        loss.mean().backward()
+        weight = model.codec.inter.recon_generation_net.recon_conv.weight
+        results[amp] = (loss.item(), weight.grad.flatten())
+        assert loss.dtype == torch.float32 and weight.grad.dtype == torch.float32
+    (exact, gradient), (mixed, rough) = results[False], results[True]
+    assert mixed == pytest.approx(exact, rel=0.05) and mixed != exact
+    assert torch.cosine_similarity(gradient, rough, dim=0) > 0.95

@@ -1,0 +1,47 @@
+"""From a batch of clips to the loss of a phase: what processes share gradients of."""
+import torch
+from torch import Tensor, nn
+
+from models.entropy.training import SampleNoise
+from util.training.losses import PSNR_SCALE, Distortion, Loss, Terms
+from util.training.network import TrainedNetwork
+from util.training.stages import ClipCoder, Clips, StagePlan
+
+
+class ClipLoss(nn.Module):
+    """The loss of a batch; a module, so that gradients can be shared between processes.
+
+    Args:
+        plan: how the phase codes clips.
+        anchor: the intra rate of a single-rate model.
+        quality_level: 2..5, for lambda.
+        ssim: distortion is MS-SSIM.
+        amp: compute in bfloat16 where that is safe.
+    """
+
+    def __init__(self, network: TrainedNetwork, plan: StagePlan, loss: Loss, *, anchor: int,
+                 quality_level: int, ssim: bool = False, amp: bool = False):
+        super().__init__()
+        self.network = network
+        distortion = Distortion(ssim)
+        self._coder = ClipCoder(network.codec, plan, distortion, network.head)
+        self._loss, self._anchor, self._amp = loss, anchor, amp
+        self._lambdas = None
+        if network.codec.config.variable_rate:
+            self._lambdas = distortion.lambdas_of_rates(quality_level)
+        self._lambda = distortion.lambda_of_level(quality_level)
+
+    def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor) -> tuple[Tensor, Terms]:
+        """Loss (B,) and, without gradient, the mean of each term over the P-frames (B,).
+
+        Args:
+            frames: uint8 B T 3 H W.
+            qp: int64 (B,), for variable-rate models.
+        """
+        variable = self._lambdas is not None
+        clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys))
+        scale = PSNR_SCALE * (self._lambdas.to(qp.device)[qp] if variable else self._lambda)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self._amp):
+            results = self._coder(clips)
+        means = {name: sum(terms[name].detach() for terms in results) / len(results) for name in results[0]}
+        return self._loss.value(results, scale), means

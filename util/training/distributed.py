@@ -1,0 +1,87 @@
+"""The processes of a run: one, or those that torchrun started on one machine or many (NCCL on CUDA, gloo on CPU)."""
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.errors import InputError
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: validation differs in length."""
+
+
+class Team:
+    """This process among the others.
+
+    Args:
+        device: auto, cpu or cuda.
+
+    Raises:
+        InputError: CUDA is asked for and absent.
+    """
+
+    def __init__(self, device: str = "auto"):
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
+        self.rank = int(os.environ.get("RANK", 0))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device is available; use --device cpu")
+        on_cuda = device != "cpu" and torch.cuda.is_available()
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if on_cuda and local >= torch.cuda.device_count():
+            raise InputError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                             "lower torchrun's --nproc_per_node")
+        self.device = torch.device("cuda", local) if on_cuda else torch.device("cpu")
+        if on_cuda:
+            torch.cuda.set_device(self.device)
+        self._started = self.processes > 1 and not dist.is_initialized()
+        if self._started:
+            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def say(self, message: str) -> None:
+        """Print once, above a progress bar."""
+        if self.leads:
+            from tqdm import tqdm
+            tqdm.write(message)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, equal on all of them."""
+        if self.processes > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list:
+        """The value of every process, on all of them."""
+        if self.processes == 1:
+            return [value]
+        values: list = [None] * self.processes
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.processes > 1:
+            dist.barrier()
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over the processes in backward.
+
+        Stages and `q_feature` leave parameters unused, hence the search for them.
+        """
+        if self.processes == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False)
+
+    def leave(self) -> None:
+        if self._started and dist.is_initialized():
+            dist.destroy_process_group()

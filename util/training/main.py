@@ -1,0 +1,257 @@
+"""Entry points of training: one step (`--train_conf`), a whole recipe (`--schedule`), and `--dry_run`."""
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from config import ModelConfig
+from dataloader.clips import find_clips
+from util.checkpoint import load_model, read_file
+from util.cli.setup import load_configs
+from util.coding.gop import intra_rate_index
+from util.errors import InputError
+from util.evaluation.metrics import MS_SSIM_SIDE
+from util.training.checkpoints import Checkpoints, Progress, read_progress, restore_network
+from util.training.distributed import Team
+from util.training.dry_run import describe_phases, print_phases
+from util.training.network import TrainedNetwork, with_feature_channel
+from util.training.options import TrainingOptions, add_arguments
+from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
+from util.training.starting_points import RULES, start_from_checkpoint, start_from_pretrained
+from util.training.trainer import Setup, Trainer
+from util.training.validation import make_validation
+
+__all__ = ["add_arguments", "run", "train"]
+
+DEFAULT_DATASET = "Vimeo-90k"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """What the flags ask for: `--dry_run`, `--schedule` or `--train_conf`.
+
+    Raises:
+        InputError: flags, files or data that cannot be used; a run that does not converge.
+    """
+    train(TrainingOptions.from_namespace(arguments))
+
+
+def train(options: TrainingOptions) -> bool:
+    """As `run`. Returns False when a signal stopped the run, after it was saved."""
+    if (options.train_conf is None) == (options.schedule is None):
+        raise InputError("give either --train_conf FILE, one step, or --schedule FILE, a recipe; see "
+                         "train_cfg/training_procedure.md")
+    if options.dry_run:
+        dry_run(options)
+        return True
+    if options.gpus > 1 and "WORLD_SIZE" not in torch.os.environ:
+        raise InputError(f"--gpus {options.gpus}: start one process per GPU with torchrun --nproc_per_node="
+                         f"{options.gpus} HyTIP.py ...")
+    team = Team("cpu" if options.device == "auto" and options.gpus == 0 else options.device)
+    _settle_arithmetic(options, team)
+    try:
+        return _run_schedule(options, team) if options.schedule else train_step(options, team)
+    finally:
+        team.leave()
+
+
+def dry_run(options: TrainingOptions) -> None:
+    """Print the phases of the step or of every step of the recipe."""
+    rows = []
+    if options.schedule is None:
+        rows = _describe(options, _step_number(options))
+    else:
+        for number, step in enumerate(read_schedule(options.schedule), start=1):
+            rows += _describe(_options_of_step(options, step, None), str(number))
+    print_phases(rows)
+
+
+def _describe(options: TrainingOptions, number: str) -> list:
+    phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
+    return describe_phases(number, options.train_conf, phases, TrainedNetwork(_configs(options),
+                                                                              options.Pretrain_frame_feature))
+
+
+def _step_number(options: TrainingOptions) -> str:
+    """The place of the phases in the shipped recipe, or nothing."""
+    stem = Path(options.train_conf).name.removesuffix(Path(options.train_conf).suffix)
+    for number, step in enumerate(read_schedule("schedule.yml"), start=1):
+        if Path(step.train_conf).stem == stem:
+            return str(number)
+    return ""
+
+
+def _settle_arithmetic(options: TrainingOptions, team: Team) -> None:
+    """CPU: repeatable bit by bit. CUDA: fast; the gradient of warping has no deterministic form there."""
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads {options.threads} must be at least 1")
+        torch.set_num_threads(options.threads)
+    on_cuda = team.device.type == "cuda"
+    torch.use_deterministic_algorithms(not on_cuda)
+    torch.backends.cudnn.benchmark = on_cuda
+
+
+def _configs(options: TrainingOptions) -> ModelConfig:
+    return with_feature_channel(load_configs(options), options.feature_channel)
+
+
+def train_step(options: TrainingOptions, team: Team) -> bool:
+    """Train the phases of one `--train_conf`. Returns False when a signal stopped the run.
+
+    Raises:
+        InputError: as `run`.
+    """
+    phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
+    config = _configs(options)
+    anchor = _intra_rate(options, config)
+    torch.manual_seed(options.seed)
+    network = TrainedNetwork(config, options.Pretrain_frame_feature)
+    _check_phases(options, phases, network)
+    clips = find_clips(options.train_dataset or DEFAULT_DATASET, options.train_data or options.data)
+    checkpoints = Checkpoints(options.results, options.experiment_name)
+    progress, resumed = _start(options, network, checkpoints, team)
+    team.say(f"{len(clips.clips)} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
+             f"{team.device.type}")
+    validation = make_validation(options, config.variable_rate, anchor, team)
+    return Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
+                   team).run()
+
+
+def _intra_rate(options: TrainingOptions, config: ModelConfig) -> int:
+    """The intra rate of a single-rate model; variable-rate models draw theirs with each sample."""
+    if config.variable_rate:
+        return 0
+    quality = options.quality_level if options.iframe_quality is None else options.iframe_quality
+    return intra_rate_index(quality, variable_rate=False)
+
+
+def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: TrainedNetwork) -> None:
+    """What can be known to fail, before hours of training.
+
+    Raises:
+        InputError: a phase does not fit the model or the flags.
+    """
+    if options.ssim and options.crop_size <= MS_SSIM_SIDE:
+        raise InputError(f"--crop_size {options.crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
+    for phase in phases:
+        network.select(phase)
+        options.frame_types(phase.p_frames + 1)
+        terms = phase.rate.terms | phase.distortion.terms
+        if "feature_frame_distortion" in terms and network.head is None:
+            raise InputError(f"phase {phase.name}: feature_frame_distortion needs --Pretrain_frame_feature")
+        if phase.stage == "trainmc" and not network.codec.config.inter.Pretrain:
+            raise InputError(f"phase {phase.name}: stage trainmc needs an inter configuration with Pretrain: True")
+        if 0 < len(options.frame_weight) <= phase.p_frames:
+            raise InputError(f"--frame_weight has {len(options.frame_weight)} values; phase {phase.name} codes "
+                             f"{phase.p_frames + 1} frames per clip, the I-frame included")
+
+
+def _start(options: TrainingOptions, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
+           ) -> tuple[Progress, dict | None]:
+    """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
+    fresh = Progress(seed=options.seed, recipe=_recipe(options))
+    if options.restore == "resume":
+        return _resume(options, network, checkpoints, team)
+    if options.restore == "HyTIP":
+        path = options.weights or options.pretrained / f"{'MS-SSIM' if options.ssim else 'PSNR'}-RGB.pth.tar"
+        load_model(network.codec, path)
+        team.say(f"--restore HyTIP: all of {path}")
+    elif options.restore == "load_pretrained":
+        for line in start_from_pretrained(network, options.pretrained, options.ssim, options.from_scratch):
+            team.say(line)
+    else:
+        assert options.restore in RULES
+        for line in start_from_checkpoint(network, _source(options), options.restore):
+            team.say(line)
+    if checkpoints.newest() is not None:
+        raise InputError(f"{checkpoints.folder} holds checkpoints already; go on with --restore resume, or choose "
+                         "another --experiment_name")
+    return fresh, None
+
+
+def _source(options: TrainingOptions) -> Path:
+    """The checkpoint that the step starts from."""
+    if options.restore_exp_key is None:
+        raise InputError(f"--restore {options.restore} needs --restore_exp_key NAME, the experiment of the previous "
+                         "step")
+    source = Checkpoints(options.results, options.restore_exp_key)
+    if options.restore_exp_epoch is None and source.epochs():
+        return source.of_epoch(source.epochs()[-1])
+    path = source.newest(options.restore_exp_epoch)
+    if path is None:
+        raise InputError(f"{source.folder} holds no checkpoint; check --restore_exp_key {options.restore_exp_key}")
+    return path
+
+
+def _resume(options: TrainingOptions, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
+            ) -> tuple[Progress, dict]:
+    source = Checkpoints(options.results, options.restore_exp_key) if options.restore_exp_key else checkpoints
+    path = source.newest(options.restore_exp_epoch)
+    if path is None:
+        raise InputError(f"{source.folder} holds no checkpoint to resume; start with another --restore")
+    content = read_file(path, "the interrupted run")
+    progress = read_progress(content, path)
+    restore_network(network, content, path)
+    now = {"seed": options.seed, **_recipe(options)}
+    then = {"seed": progress.seed, **progress.recipe}
+    changed = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    if changed:
+        team.say(f"warning: {', '.join(changed)} changed since {path} was written; the run goes on, but is not the "
+                 "one that was interrupted")
+    progress.seed, progress.recipe = options.seed, _recipe(options)
+    team.say(f"--restore resume: {path}, epoch {progress.epoch}, step {progress.step + 1}")
+    return progress, content
+
+
+def _recipe(options: TrainingOptions) -> dict:
+    """What decides the course of a run, besides the seed."""
+    names = ("quality_level", "ssim", "epoch_ratio", "batch_size", "crop_size", "amp", "FGOP_Inter_XtRNN")
+    return {"train_conf": Path(options.train_conf).name, "train_dataset": options.train_dataset or DEFAULT_DATASET,
+            **{name: getattr(options, name) for name in names},
+            "index_map_training": list(options.index_map_training), "frame_weight": list(options.frame_weight)}
+
+
+def _run_schedule(options: TrainingOptions, team: Team) -> bool:
+    """Every step of the recipe from where it stands, each starting from the last."""
+    previous = None
+    for step in read_schedule(options.schedule):
+        own = _options_of_step(options, step, previous)
+        checkpoints = Checkpoints(own.results, own.experiment_name)
+        phases = shortened(read_phases(own.train_conf), own.epoch_ratio)
+        last = min(phases[-1].last_epoch, own.end_epoch or phases[-1].last_epoch)
+        previous = own.experiment_name
+        if checkpoints.of_epoch(last).is_file():
+            team.say(f"{step.name}: done, in {checkpoints.folder}")
+            continue
+        if checkpoints.newest() is not None:
+            own = replace(own, restore="resume", restore_exp_key=None)
+        team.say(f"{step.name}: {Path(own.train_conf).name} with {step.cond_motion_coder_conf} and "
+                 f"{step.residual_coder_conf}")
+        team.wait()                                                # nobody writes before everybody has looked
+        if not train_step(own, team):
+            return False
+    return True
+
+
+def _options_of_step(options: TrainingOptions, step: Step, previous: str | None) -> TrainingOptions:
+    """The options of one step of a recipe.
+
+    Raises:
+        InputError: the step's name cannot be part of a folder's name.
+    """
+    if not re.fullmatch(r"[\w.-]+", step.name):
+        raise InputError(f"step {step.name!r}: a name may hold letters, digits, '.', '-' and '_' only")
+    return replace(
+        options, cond_motion_coder_conf=options.config_dir / step.cond_motion_coder_conf,
+        residual_coder_conf=options.config_dir / step.residual_coder_conf,
+        intra_coder_conf=options.config_dir / "Intra.yml", motion_estimation_conf=options.config_dir / "MENet.yml",
+        train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
+        restore=step.restore, restore_exp_key=previous, restore_exp_epoch=None, quality_level=step.quality_level,
+        iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,
+        index_map=step.index_map or TrainingOptions.index_map,
+        index_map_training=step.index_map_training or TrainingOptions.index_map_training,
+        frame_weight=step.frame_weight or (), FGOP_Inter_XtRNN=step.FGOP_Inter_XtRNN,
+        Pretrain_frame_feature=step.Pretrain_frame_feature,
+        train_dataset=options.train_dataset or step.train_dataset)

@@ -1,0 +1,129 @@
+"""What is trained: the codec, and the head that makes frames of its implicit feature; under the released names.
+
+Names here are `network.part`, e.g. `Residual.feature_adaptor.0.weight`: the released names without `module.net`.
+"""
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from config import ModelConfig
+from models.hytip import HyTIP
+from models.layers.blocks import conv
+from util.checkpoint import ROOTS, released_layout
+from util.errors import InputError
+from util.training.schedule import Phase
+
+HEAD = "feature_frame_generate"
+"""Root of the head's names in checkpoints; evaluation drops it."""
+
+
+class TrainedNetwork(nn.Module):
+    """The codec with its optional head.
+
+    Args:
+        config: of the codec.
+        feature_head: add a 3x3 convolution from ref_feature to a frame (`--Pretrain_frame_feature`).
+
+    Raises:
+        InputError: a head, but no implicit feature.
+    """
+
+    def __init__(self, config: ModelConfig, feature_head: bool = False):
+        super().__init__()
+        if feature_head and not config.inter.remembers:
+            raise InputError("--Pretrain_frame_feature needs an inter configuration with buffering_type hybrid")
+        self.codec = HyTIP(config)
+        self.head = conv(config.inter.feature_channel, 3) if feature_head else None
+
+    def entries(self) -> Iterator[tuple[str, Tensor]]:
+        """Every entry of the state dict with its name."""
+        for name, value in self.codec.state_dict().items():
+            root, rest = name.split(".", 1)
+            yield f"{ROOTS[root]}.{rest}", value
+        if self.head is not None:
+            for name, value in self.head.state_dict().items():
+                yield f"{HEAD}.{name}", value
+
+    def load_entries(self, entries: dict[str, Tensor]) -> None:
+        """Fill some entries; names and shapes must fit."""
+        own = dict(self.entries())
+        with torch.no_grad():
+            for name, value in entries.items():
+                own[name].copy_(value)
+
+    def trainable_candidates(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters with their names; the intra codec is never trained."""
+        for root, released in ROOTS.items():
+            if root != "intra":
+                for name, parameter in getattr(self.codec, root).named_parameters():
+                    yield f"{released}.{name}", parameter
+        if self.head is not None:
+            for name, parameter in self.head.named_parameters():
+                yield f"{HEAD}.{name}", parameter
+
+    def select(self, phase: Phase) -> dict[str, nn.Parameter]:
+        """Freeze what the phase does not train. Returns what it trains, by name.
+
+        Raises:
+            InputError: a name of the phase belongs to nothing in this model, or nothing is left to train.
+        """
+        candidates = dict(self.trainable_candidates())
+        for part in phase.frozen:
+            if not any(_belongs(name, part) for name in candidates) and part not in (HEAD, ROOTS["intra"]):
+                raise InputError(f"phase {phase.name}: frozen_modules names {part!r}, which this model does not have")
+        for root, substring in phase.reactivated:
+            if not any(_reactivates(name, root, substring) for name in candidates):
+                raise InputError(f"phase {phase.name}: re-activate_modules names {substring!r} of {root}, which this "
+                                 "model does not have")
+        chosen = {name: parameter for name, parameter in candidates.items()
+                  if not any(_belongs(name, part) for part in phase.frozen)
+                  or any(_reactivates(name, *pair) for pair in phase.reactivated)}
+        if not chosen:
+            raise InputError(f"phase {phase.name} freezes everything; name fewer frozen_modules")
+        self.requires_grad_(False)
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        return chosen
+
+    def layout(self, **extra) -> dict:
+        """The released layout, with the head; `extra` as in `util.checkpoint.released_layout`."""
+        content = released_layout(self.codec, **extra)
+        if self.head is not None:
+            content["state_dict"] |= {f"{HEAD}.module.{name}": value.detach().cpu()
+                                      for name, value in self.head.state_dict().items()}
+        return content
+
+
+def _belongs(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def _reactivates(name: str, root: str, substring: str) -> bool:
+    return _belongs(name, root) and substring in name.removeprefix(f"{root}.")
+
+
+def plain_name(released: str) -> str:
+    """`Residual.module.net.x` or `feature_frame_generate.module.x` -> `Residual.x`, `feature_frame_generate.x`."""
+    root, *rest = released.split(".")
+    for word in ("module", "net"):
+        if rest and rest[0] == word:
+            rest = rest[1:]
+    return ".".join((root, *rest))
+
+
+def with_feature_channel(config: ModelConfig, channels: int | None) -> ModelConfig:
+    """The configuration with `--feature_channel`.
+
+    Raises:
+        InputError: there is no implicit feature, or the number is not positive.
+    """
+    if channels is None:
+        return config
+    if not config.inter.remembers:
+        raise InputError(f"--feature_channel {channels}: this inter configuration has no implicit feature; "
+                         "choose one with buffering_type hybrid, or leave the flag out")
+    if channels < 1:
+        raise InputError(f"--feature_channel {channels} must be at least 1")
+    return replace(config, inter=replace(config.inter, feature_channel=channels))

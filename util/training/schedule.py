@@ -1,0 +1,291 @@
+"""Phases of a training step, and recipes of several steps, as their files say (SPEC section 11).
+
+A file of `--train_conf` maps phase names to settings, in order, in YAML or in the released JSON form. YAML may have
+`defaults` for all phases, which then stand under `phases`:
+
+    defaults: {lr: 1.0e-4}
+    phases:
+      trainAll: {end_epoch: 5, stage: fullgop, RNN: 0, batch_size: 10, loss_on: {R: rate, D: distortion}}
+
+A file of `--schedule` lists steps; each names its configuration files, its phases and its starting point.
+"""
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from util.errors import InputError
+from util.training.losses import Loss, LossExpression
+from util.training.stages import STAGES, StagePlan
+
+TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
+MODES = ("motion", "residual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One phase of a step: an Adam of its own, over a range of epochs.
+
+    Attributes:
+        first_epoch, last_epoch: inclusive, from 1.
+        stage, mode, rnn: how clips are coded (util/training/stages.py); `mode` for 2Pframes, `rnn` 0 or 1 or None.
+        max_p_frames: P-frames per clip in the stages that do not fix them.
+        batch_size: clips per optimizer step, over all processes.
+        rate, distortion: the two sides of `loss_on`.
+        train_len: fraction of the data set that makes an epoch; a fresh random part each time.
+        frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
+        reactivated: (network, substring) pairs: parameters that are trained although `frozen` names them.
+        milestones: epochs of the phase after which the learning rate is multiplied by `gamma`.
+    """
+    name: str
+    first_epoch: int
+    last_epoch: int
+    stage: str
+    mode: str | None = None
+    rnn: int | None = None
+    max_p_frames: int = 6
+    batch_size: int
+    lr: float
+    rate: LossExpression
+    distortion: LossExpression
+    train_len: float = 1.0
+    frozen: tuple[str, ...] = ()
+    reactivated: tuple[tuple[str, str], ...] = ()
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+    @property
+    def p_frames(self) -> int:
+        """P-frames that are coded of each clip."""
+        return {"1Pframe": 1, "2Pframes": 2}.get(self.stage, self.max_p_frames)
+
+    @property
+    def random_start(self) -> bool:
+        """Whether the stage starts anywhere in a clip and runs in either direction."""
+        return self.stage in ("1Pframe", "2Pframes")
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch: the schedule of PyTorch's MultiStepLR, without a state to lose."""
+        return self.lr * self.gamma ** sum(epoch - self.first_epoch >= milestone for milestone in self.milestones)
+
+    def loss(self, frame_weights: tuple[float, ...]) -> Loss:
+        return Loss(self.rate, self.distortion, frame_weights)
+
+    def stage_plan(self, *, variable_rate: bool, through_references: bool, frame_types: tuple[int, ...]) -> StagePlan:
+        """How the phase codes clips.
+
+        Args:
+            variable_rate: the remembered flow of variable-rate models is never detached.
+            through_references: `--FGOP_Inter_XtRNN`: in fullgop without RNN, do not detach the reference frame.
+        """
+        recurrent = bool(self.rnn) and self.stage == "fullgop"
+        keeps_frame = recurrent or (through_references and self.stage == "fullgop")
+        return StagePlan(stage=self.stage, mode=self.mode, p_frames=self.p_frames, detach_frame=not keeps_frame,
+                         detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
+                         terms=self.rate.terms | self.distortion.terms)
+
+    def __post_init__(self):
+        if self.stage not in STAGES:
+            raise InputError(f"phase {self.name}: stage {self.stage!r} is unknown; choose from {', '.join(STAGES)}")
+        if (self.stage == "2Pframes") != (self.mode is not None) or self.mode not in (None, *MODES):
+            raise InputError(f"phase {self.name}: mode {self.mode!r} cannot be used; stage 2Pframes needs mode "
+                             f"{' or '.join(MODES)}, the others none")
+        if self.rnn not in (None, 0, 1):
+            raise InputError(f"phase {self.name}: RNN {self.rnn!r} must be 0 or 1")
+        if self.last_epoch < self.first_epoch:
+            raise InputError(f"phase {self.name}: end_epoch {self.last_epoch} lies before its first epoch "
+                             f"{self.first_epoch}; phases must end in ascending order")
+        for key in ("batch_size", "max_p_frames"):
+            if getattr(self, key) < 1:
+                raise InputError(f"phase {self.name}: {key} {getattr(self, key)} must be at least 1")
+        if not 0 < self.train_len <= 1:
+            raise InputError(f"phase {self.name}: train_len {self.train_len} is outside (0, 1]")
+        if not self.lr > 0:
+            raise InputError(f"phase {self.name}: lr {self.lr} must be above 0")
+        if (self.stage == "trainmc") != self.distortion.is_context_weighting:
+            raise InputError(f"phase {self.name}: the distortion {self.distortion.text!r} does not fit stage "
+                             f"{self.stage}; weights such as 1_0.5_0.25_0.125/4 belong to trainmc, and to it alone")
+
+
+_KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
+         "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
+         "frozen_modules": "frozen", "re-activate_modules": "reactivated", "milestones": "milestones",
+         "gamma": "gamma"}
+"""Keys of the files -> fields; `loss_on` has two fields."""
+
+_KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
+          "gamma": float, "stage": str, "mode": str}
+
+
+def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:
+    """The file of that name, also by its stem alone and in `folder`.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    for parent in (path.parent, folder):
+        for candidate in (parent / path.name, *(parent / f"{path.name.removesuffix(path.suffix)}{ending}"
+                                                for ending in (".yml", ".json")),
+                          *(parent / f"{path.name}{ending}" for ending in (".yml", ".json"))):
+            if candidate.is_file():
+                return candidate
+    raise InputError(f"{path} does not exist; the shipped files are in {folder.name}/, for example "
+                     f"{folder.name}/train_VariableRate.yml")
+
+
+def read_mapping(path: Path) -> dict:
+    """A YAML or JSON file that holds a mapping.
+
+    Raises:
+        InputError: unreadable, or something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))     # JSON is YAML
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); name an existing file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text; name a YAML or JSON file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}," if mark else ""
+        raise InputError(f"{path}{where} is no valid YAML or JSON ({getattr(error, 'problem', None) or 'syntax'})"
+                         ) from None
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path} must map names to settings")
+    return content
+
+
+def read_phases(path: str | Path) -> tuple[Phase, ...]:
+    """The phases of a `--train_conf` file, in order.
+
+    Raises:
+        InputError: a key or value is unknown, missing or impossible.
+    """
+    path = find_file(path)
+    content = read_mapping(path)
+    defaults, phases = {}, content
+    if "phases" in content:
+        unknown = sorted(content.keys() - {"phases", "defaults", "groups"})
+        if unknown:
+            raise InputError(f"{path}: unknown key {unknown[0]!r}; beside phases there may be defaults and groups")
+        defaults, phases = content.get("defaults") or {}, content["phases"]
+    if not isinstance(phases, dict) or not isinstance(defaults, dict):
+        raise InputError(f"{path}: phases and defaults must be mappings")
+    result: list[Phase] = []
+    for name, settings in phases.items():
+        if not isinstance(settings, dict):
+            raise InputError(f"{path}: phase {name} must map keys to values")
+        first = result[-1].last_epoch + 1 if result else 1
+        result.append(_phase(path, str(name), {**defaults, **settings}, first))
+    return tuple(result)
+
+
+def _phase(path: Path, name: str, settings: dict, first_epoch: int) -> Phase:
+    loss_on = settings.pop("loss_on", None)
+    if not isinstance(loss_on, dict) or loss_on.keys() != {"R", "D"}:
+        raise InputError(f"{path}: phase {name}: loss_on must be {{R: terms, D: terms}}")
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in _KEYS:
+            raise InputError(f"{path}: phase {name}: unknown key {key!r}; allowed are loss_on, {', '.join(_KEYS)}")
+        values[_KEYS[key]] = _value(path, name, key, value)
+    for key in ("last_epoch", "stage", "batch_size", "lr"):
+        if key not in values:
+            raise InputError(f"{path}: phase {name}: key {'end_epoch' if key == 'last_epoch' else key} is missing")
+    try:
+        return Phase(name=name, first_epoch=first_epoch, rate=LossExpression(str(loss_on["R"])),
+                     distortion=LossExpression(str(loss_on["D"])), **values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _value(path: Path, name: str, key: str, value: Any) -> Any:
+    field = _KEYS[key]
+    try:
+        if field == "frozen":
+            return tuple(map(str, _listed(value)))
+        if field == "reactivated":
+            return tuple((str(module), str(part)) for module, part in map(_listed, _listed(value)))
+        if field == "milestones":
+            return tuple(map(int, _listed(value)))
+        if isinstance(value, bool) or value is None:
+            raise ValueError
+        return _KINDS[field](value)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: phase {name}: {key} {value!r} cannot be used; see the files in train_cfg/"
+                         ) from None
+
+
+def _listed(value: Any) -> list:
+    if not isinstance(value, list):
+        raise ValueError(value)
+    return value
+
+
+def shortened(phases: tuple[Phase, ...], ratio: float) -> tuple[Phase, ...]:
+    """The phases with their numbers of epochs multiplied by `--epoch_ratio`, at least one each.
+
+    Raises:
+        InputError: the ratio is not above 0.
+    """
+    if not ratio > 0:
+        raise InputError(f"--epoch_ratio {ratio} must be above 0")
+    result: list[Phase] = []
+    for phase in phases:
+        first = result[-1].last_epoch + 1 if result else 1
+        epochs = max(1, round((phase.last_epoch - phase.first_epoch + 1) * ratio))
+        milestones = tuple(max(1, round(epoch * ratio)) for epoch in phase.milestones)
+        result.append(replace(phase, first_epoch=first, last_epoch=first + epochs - 1, milestones=milestones))
+    return tuple(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a recipe. Fields are named as the flags of the command line.
+
+    Attributes:
+        name: the step's experiment is `{experiment_name}_{name}`.
+    """
+    name: str
+    cond_motion_coder_conf: str
+    residual_coder_conf: str
+    train_conf: str
+    restore: str
+    quality_level: int = 5
+    iframe_quality: int = 5
+    QP: int = 63
+    index_map_training: tuple[int, ...] | None = None
+    index_map: tuple[int, ...] | None = None
+    rate_gop_size: int = 8
+    frame_weight: tuple[float, ...] | None = None
+    FGOP_Inter_XtRNN: bool = False
+    Pretrain_frame_feature: bool = False
+    train_dataset: str | None = None
+
+
+def read_schedule(path: str | Path) -> tuple[Step, ...]:
+    """The steps of a `--schedule` file; `train_conf` is meant from the file's own folder.
+
+    Raises:
+        InputError: a key or value is unknown, missing or impossible.
+    """
+    path = find_file(path)
+    content = read_mapping(path)
+    fields = {field.name: field for field in dataclasses.fields(Step)}
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    steps = []
+    for name, settings in content.items():
+        if not isinstance(settings, dict):
+            raise InputError(f"{path}: step {name} must map keys to values")
+        given = {"name": str(name), **settings}
+        for key in given.keys() - fields.keys():
+            raise InputError(f"{path}: step {name}: unknown key {key!r}; allowed are {', '.join(fields)}")
+        for key in sorted(required - given.keys()):
+            raise InputError(f"{path}: step {name}: key {key!r} is missing")
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        given["train_conf"] = str(find_file(path.parent / str(given["train_conf"])))
+        steps.append(Step(**given))
+    return tuple(steps)

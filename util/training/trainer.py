@@ -1,0 +1,290 @@
+"""The training loop of one step: phases, epochs, optimizer steps.
+
+All random choices follow from the seed, the epoch and a sample's place in it (dataloader/sampling.py), sums over
+a batch are taken over all processes, and every decision is made on those sums. So the processes stay alike, their
+number changes nothing but rounding, and a run that is interrupted and resumed repeats itself.
+"""
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample, collate
+from dataloader.sampling import EpochOrder, MicroBatch, Share
+from models.intra import RATES
+from util.errors import InputError
+from util.training.checkpoints import Checkpoints, Progress, restore_random_states
+from util.training.clip_loss import ClipLoss
+from util.training.distributed import Team
+from util.training.network import TrainedNetwork
+from util.training.options import TrainingOptions
+from util.training.records import Records, progress_text
+from util.training.schedule import Phase
+from util.training.signals import Stopped, StopSignal
+from util.training.validation import Validation
+
+HUGE_LOSS = 10_000
+"""A step with a larger loss is skipped."""
+
+GRADIENT_BOUND = 5.0
+"""Gradients are clipped to plus or minus this, value by value."""
+
+
+@dataclass
+class Setup:
+    """What a trainer works on.
+
+    Attributes:
+        anchor: the intra rate of a single-rate model.
+        resumed: content of the checkpoint that the run goes on from, or None.
+    """
+    options: TrainingOptions
+    network: TrainedNetwork
+    phases: tuple[Phase, ...]
+    clips: ClipSet
+    checkpoints: Checkpoints
+    validation: Validation | None
+    anchor: int
+    progress: Progress
+    resumed: dict | None = None
+
+
+class Trainer:
+    """Trains the phases of one step."""
+
+    def __init__(self, setup: Setup, team: Team):
+        self.setup, self.team, self.options = setup, team, setup.options
+        self.network = setup.network.to(team.device).train()
+        self.progress = setup.progress
+        self.records = None
+        self.stop = StopSignal()
+        self._resumed = setup.resumed
+        self._saved_at = time.monotonic()
+
+    def run(self) -> bool:
+        """Train to the end. Returns False when a signal stopped the run, which is then saved."""
+        if self._resumed is not None:
+            restore_random_states(self._resumed["training"]["random"])
+        if self.team.leads:
+            _remove_leftovers(self.setup.checkpoints)
+            self.records = Records(self.setup.checkpoints.folder.parent, self.progress.epoch, self.progress.updates)
+        try:
+            with self.stop:
+                if self.setup.validation and not self.options.no_sanity and self._resumed is None:
+                    self.setup.validation.trial(self.network.codec, self.team)
+                for phase in self._remaining():
+                    self._run_phase(phase)
+            self.team.wait()                                       # until the last file is there
+            return True
+        except Stopped:
+            return self._stopped()
+        finally:
+            if self.records:
+                self.records.close()
+
+    def _remaining(self) -> Iterator[Phase]:
+        for phase in self.setup.phases:
+            if phase.last_epoch >= self.progress.epoch and phase.first_epoch <= self._end:
+                yield phase
+
+    @property
+    def _end(self) -> float:
+        return self.options.end_epoch or math.inf
+
+    def _run_phase(self, phase: Phase) -> None:
+        self._begin(phase)
+        while self.progress.epoch <= min(phase.last_epoch, self._end):
+            self._train_epoch(phase)
+            self._finish_epoch()
+
+    def _begin(self, phase: Phase) -> None:
+        """Choose the parameters; a new Adam, or the one of the interrupted run."""
+        chosen = list(self.network.select(phase).values())
+        self.optimizer = Adam(chosen, lr=phase.lr)
+        if self._resumed is not None and self.progress.phase == phase.name:
+            self.optimizer.load_state_dict(self._resumed["optimizer"])
+        self._resumed = None
+        self.progress.phase = phase.name
+        plan = phase.stage_plan(variable_rate=self.network.codec.config.variable_rate,
+                                through_references=self.options.FGOP_Inter_XtRNN,
+                                frame_types=self.options.frame_types(phase.p_frames + 1))
+        loss = ClipLoss(self.network, plan, phase.loss(self.options.frame_weight), anchor=self.setup.anchor,
+                        quality_level=self.options.quality_level, ssim=self.options.ssim,
+                        amp=self.options.amp == "bfloat16")
+        self.module = self.team.share(loss)
+        self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
+                      f"{sum(p.numel() for p in chosen):,} parameters")
+
+    def _train_epoch(self, phase: Phase) -> None:
+        """The rest of the current epoch.
+
+        Raises:
+            Stopped: by a signal, after everything was saved.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = phase.lr_at(self.progress.epoch)
+        order = EpochOrder(self.options.seed, self.progress.epoch, len(self.setup.clips.clips), phase.train_len,
+                           self.options.batch_size or phase.batch_size)
+        share = Share(self.team.rank, self.team.processes, self.options.accumulate)
+        steps = min(order.steps, 2) if self.options.debug else order.steps
+        parts = [part for part in share.micro_batches(order, self.progress.step) if part.step < steps]
+        recipe = ClipRecipe(phase.p_frames + 1, self.options.crop_size, phase.random_start)
+        bar = tqdm(total=steps, initial=self.progress.step, desc=f"epoch {self.progress.epoch}/{phase.last_epoch}",
+                   unit="step", disable=None if self.team.leads else True)
+        started, sums = time.monotonic(), None
+        with bar, torch.autograd.set_detect_anomaly(self.options.debug):
+            for part, batch in zip(parts, _samples(self._loader(order, recipe, parts))):
+                sums = self._accumulate(part, batch, len(order.batch(part.step)), sums)
+                if part.last:
+                    now = time.monotonic()
+                    self.progress.seconds += now - started
+                    started = now
+                    stopping = self._update(sums, bar)
+                    sums = None
+                    if stopping:
+                        self._save_last()
+                        raise Stopped
+
+    def _loader(self, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch]) -> DataLoader:
+        workers = self.options.num_workers
+        return DataLoader(EpochClips(self.setup.clips, order, recipe, RATES), collate_fn=collate,
+                          batch_sampler=[part.samples for part in parts], num_workers=workers,
+                          pin_memory=self.team.device.type == "cuda", prefetch_factor=4 if workers else None)
+
+    def _accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None
+                    ) -> dict[str, Tensor]:
+        """Gradients of one micro-batch, averaged over the whole batch, and the sums of its loss and terms."""
+        self._report_corrupt(batch.corrupt)
+        alone = self.team.processes == 1
+        with nullcontext() if part.last or alone else self.module.no_sync():
+            loss, terms = self.module(*(x.to(self.team.device, non_blocking=True)
+                                        for x in (batch.frames, batch.qp, batch.noise_key)))
+            weight = self.team.processes / batch_size if part.real else 0.0
+            (loss.sum() * weight).backward()
+        found = {"loss": loss.detach(), **terms, "samples": torch.ones_like(loss)}
+        found = {name: value.double().sum() * part.real for name, value in found.items()}
+        return found if sums is None else {name: value + sums[name] for name, value in found.items()}
+
+    def _update(self, sums: dict[str, Tensor], bar: tqdm) -> bool:
+        """One optimizer step, or its omission; alike on all processes. Returns whether any of them is to stop."""
+        names = sorted(sums)
+        values = self.team.sum(torch.stack([*(sums[name] for name in names),
+                                            torch.tensor(float(self.stop.received), device=self.team.device).double()]))
+        *totals, stops = values.tolist()
+        found = dict(zip(names, totals))
+        samples = found.pop("samples")
+        means = {name: total / samples for name, total in found.items()}
+        progress = self.progress
+        if self._usable(means["loss"]):
+            nn.utils.clip_grad_value_(self.network.parameters(), GRADIENT_BOUND)
+            self.optimizer.step()
+            progress.skipped_in_row = 0
+            progress.samples += round(samples)
+            for name, total in found.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + total
+        else:
+            self._skip(means["loss"])
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        progress.updates += 1
+        bar.set_postfix_str(progress_text(self._means(), self.options.ssim), refresh=False)
+        bar.update()
+        if self.records:
+            self.records.step(progress, means)
+            if not stops and time.monotonic() - self._saved_at >= 60 * self.options.save_minutes:
+                self._save_last()
+        return stops > 0
+
+    def _usable(self, loss: float) -> bool:
+        """Whether loss and gradients (already shared) can be followed."""
+        if not loss <= HUGE_LOSS:                                  # NaN included
+            return False
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        return not torch.stack([gradient.sum().isnan() for gradient in gradients]).any().item()
+
+    def _skip(self, loss: float) -> None:
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        where = f"phase {progress.phase}, epoch {progress.epoch}, step {progress.step + 1}"
+        self.team.say(f"skipped: loss {loss:g} ({where}); {progress.skipped} steps skipped so far")
+        if progress.skipped_in_row >= self.options.max_skipped:
+            raise InputError(f"{progress.skipped_in_row} steps in a row had a loss that is NaN or above {HUGE_LOSS} "
+                             f"({where}); try a lower lr for the phase, --amp off, or go back to an earlier epoch with "
+                             "--restore resume --restore_exp_epoch N, and check the training data")
+
+    def _means(self) -> Mapping[str, float]:
+        return {name: total / self.progress.samples for name, total in self.progress.sums.items()}
+
+    def _finish_epoch(self) -> None:
+        """Validate, record, save; the state then says that the next epoch begins."""
+        progress, loss, best = self.progress, math.nan, False
+        if self.records:
+            self.records.epoch(progress, self.optimizer.param_groups[0]["lr"], self._means())
+        self.team.say(f"epoch {progress.epoch}: {progress_text(self._means(), self.options.ssim)}, {progress.samples} "
+                      f"samples in {progress.seconds:.1f} s, {progress.skipped} steps skipped so far")
+        if self.setup.validation:
+            self._save_last()                                      # validation may take long
+            with self.stop.at_once(self.team.processes == 1):
+                rows, loss, pictures = self.setup.validation.run(self.network.codec, self.team)
+            best = loss < progress.best
+            progress.best = min(loss, progress.best)
+            if self.records:
+                self.records.validated(progress, rows, loss, pictures)
+            self.team.say(f"  validation loss {loss:.4f}{', the best so far' if best else ''}")
+        epoch = progress.epoch
+        progress.epoch, progress.step = epoch + 1, 0
+        progress.sums, progress.samples, progress.seconds = {}, 0, 0.0
+        if self.team.leads:
+            files = self.setup.checkpoints
+            for path in (files.of_epoch(epoch), *([files.best] if best else [])):
+                files.save(path, self.network, progress, self.optimizer, epoch=epoch, loss=loss)
+            self._saved_at = time.monotonic()
+
+    def _save_last(self) -> None:
+        if not self.team.leads:
+            return
+        self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.optimizer,
+                                    epoch=self.progress.epoch)
+        self._saved_at = time.monotonic()
+
+    def _stopped(self) -> bool:
+        self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.last}; "
+                      "--restore resume goes on from there")
+        return False
+
+    def _report_corrupt(self, messages: tuple[str, ...]) -> None:
+        """Report each corrupt clip once in the life of the experiment."""
+        if not messages:
+            return
+        path = self.setup.checkpoints.folder.parent / "corrupt_clips.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = set(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else set()
+        for message in dict.fromkeys(messages):
+            if message not in known:
+                tqdm.write(f"skipped for good: clip {message}")
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"{message}\n")
+
+
+def _samples(loader: DataLoader) -> Iterator[Sample]:
+    """The loader's batches; bad input found by a worker is bad input here."""
+    try:
+        yield from loader
+    except InputError as error:
+        message = str(error).strip().splitlines()[-1]
+        raise InputError(message.removeprefix("util.errors.InputError: ")) from None
+
+
+def _remove_leftovers(checkpoints: Checkpoints) -> None:
+    """Temporary files of a process that was killed while saving."""
+    if checkpoints.folder.is_dir():
+        for path in checkpoints.folder.glob(".*.pth.tar.*"):
+            path.unlink(missing_ok=True)

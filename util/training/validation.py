@@ -1,0 +1,157 @@
+"""Validation: the first GOP of each test sequence, coded as evaluation codes it (SPEC section 11).
+
+The validation loss is the mean of R + lambda * 255^2 * D over P-frames, sequences and QPs, whatever the phase
+minimises, so that epochs of different phases compare.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torchvision.utils import flow_to_image
+
+from dataloader.sequences import Sequence, select
+from dataloader.source import CenterCrop, FrameSource
+from models.entropy.coder import Estimator
+from models.hytip import HyTIP
+from models.layers.functional import crop, pad_to_multiple
+from models.memory import CodedFrame
+from util.coding.gop import CodingPlan
+from util.evaluation.metrics import METRICS, check_size
+from util.training.distributed import Team
+from util.training.losses import PSNR_SCALE, Distortion
+from util.training.options import TrainingOptions
+
+VALIDATION_QPS = (0, 21, 42, 63)
+"""Of the variable-rate steps."""
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """One rate at which sequences are validated.
+
+    Attributes:
+        label: QP, or the quality level of a single-rate model.
+        scale: lambda * 255^2.
+    """
+    label: int
+    plan: CodingPlan
+    scale: float
+
+
+class Validation:
+    """The validation of a step.
+
+    Args:
+        sequences: (name, frames) of each sequence.
+        gop: frames of each that are coded.
+    """
+
+    def __init__(self, sequences: list[tuple[str, FrameSource]], points: list[RatePoint], *, ssim: bool, gop: int,
+                 align: int):
+        self.sequences, self.points, self.gop, self.align = sequences, points, gop, align
+        self.distortion = Distortion(ssim)
+        self.metric = METRICS["MS-SSIM" if ssim else "PSNR"]
+
+    def run(self, codec: HyTIP, team: Team) -> tuple[list[dict], float, dict[str, Tensor]]:
+        """Rows of sequence, QP, loss, rate and quality; their mean loss; pictures of the first sequence."""
+        codec.eval()
+        own = [row for sequence in self.sequences[team.rank::team.processes]
+               for row in self._code(codec, team, *sequence)]
+        rows = [row for part in team.gather(own) for row in part]
+        pictures = self._picture(codec, team) if team.leads else {}
+        codec.train()
+        return rows, sum(row["loss"] for row in rows) / len(rows), pictures
+
+    def trial(self, codec: HyTIP, team: Team) -> None:
+        """Two frames of the first sequence, to find trouble before hours of training."""
+        short = Validation(self.sequences[:1], self.points[:1], ssim=self.distortion.ssim, gop=2, align=self.align)
+        short.run(codec, team)
+
+    @torch.no_grad()
+    def _code(self, codec: HyTIP, team: Team, name: str, source: FrameSource) -> list[dict]:
+        memories = [None] * len(self.points)
+        totals = torch.zeros(len(self.points), 3, dtype=torch.float64)
+        for n, pixels in enumerate(islice(source, self.gop)):
+            original = pixels.to(team.device).unsqueeze(0).float() / 255
+            for i, point in enumerate(self.points):
+                coded, coder = self._code_frame(codec, original, memories[i], point, n)
+                memories[i] = coded.memory
+                if n:
+                    decoded = crop(coded.frame, original.shape[-2:]).clamp(0, 1)
+                    rate = float(sum(coder.bits.values())) / original[0, 0].numel()
+                    loss = rate + point.scale * self.distortion(decoded, original).item()
+                    totals[i] += torch.tensor((loss, rate, self.metric(decoded, original)), dtype=torch.float64)
+        means = (totals / max(1, n)).tolist()
+        return [{"sequence": name, "QP": point.label, "loss": loss, "rate": rate, "quality": quality}
+                for point, (loss, rate, quality) in zip(self.points, means)]
+
+    def _code_frame(self, codec: HyTIP, original: Tensor, memory, point: RatePoint, n: int
+                    ) -> tuple[CodedFrame, Estimator]:
+        coder, frame = Estimator(), pad_to_multiple(original, self.align)
+        return codec.code_frame(coder, frame, memory, point.plan.header(n, tuple(frame.shape[-2:]))), coder
+
+    @torch.no_grad()
+    def _picture(self, codec: HyTIP, team: Team) -> dict[str, Tensor]:
+        """Flow, decoded flow, mask, prediction, residual and decoded frame of an early P-frame, 3 H W in [0, 1]."""
+        _, source = self.sequences[0]
+        memory, coded, original = None, None, None
+        for n, pixels in enumerate(islice(source, min(self.gop, 3))):
+            original = pixels.to(team.device).unsqueeze(0).float() / 255
+            coded, _ = self._code_frame(codec, original, memory, self.points[-1], n)
+            memory = coded.memory
+        if coded.prediction is None:
+            return {}
+        size = original.shape[-2:]
+        predicted = crop(coded.prediction.frame, size)
+        pictures = {"flow": flow_to_image(coded.flow)[0].float() / 255,
+                    "decoded_flow": flow_to_image(coded.flow_hat)[0].float() / 255,
+                    "prediction": predicted[0], "residual": (0.5 + (original - predicted) / 2)[0],
+                    "decoded_frame": crop(coded.frame, size)[0]}
+        if coded.prediction.mask is not None:
+            pictures["mask"] = crop(coded.prediction.mask, size)[0].expand(3, -1, -1)
+        return {name: picture.clamp(0, 1).cpu() for name, picture in pictures.items()}
+
+
+def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int) -> list[RatePoint]:
+    """QP 0, 21, 42 and 63 of a variable-rate model, or the quality level of a single-rate one."""
+    distortion = Distortion(options.ssim)
+    shared: Mapping = {"gop": options.gop, "index_map": options.index_map, "rate_gop_size": options.rate_gop_size,
+                       "reset_interval": options.reset_interval}
+    if not variable_rate:
+        return [RatePoint(options.quality_level, CodingPlan(qp=0, intra_qp=anchor, **shared),
+                          PSNR_SCALE * distortion.lambda_of_level(options.quality_level))]
+    lambdas = distortion.lambdas_of_rates(options.quality_level).tolist()
+    return [RatePoint(qp, CodingPlan(qp=qp, intra_qp=qp, **shared), PSNR_SCALE * lambdas[qp])
+            for qp in VALIDATION_QPS]
+
+
+def make_validation(options: TrainingOptions, variable_rate: bool, anchor: int, team: Team) -> Validation | None:
+    """The validation on the sequences that are on disk; None, and a word about it, without any.
+
+    Raises:
+        InputError: an unknown data set, or a sequence that cannot be read.
+    """
+    points = rate_points(options, variable_rate, anchor)
+    chosen = select(list(options.test_dataset), list(options.test_seqs))
+    present = [sequence for sequence in chosen if _folder(options, sequence).is_dir()]
+    if not present:
+        team.say(f"no validation: none of the sequences of {', '.join(options.test_dataset)} is below {options.data}; "
+                 "training goes on without it, and without a best checkpoint")
+        return None
+    if len(present) < len(chosen):
+        team.say(f"validation on {len(present)} of {len(chosen)} sequences; below {options.data} there is no "
+                 f"{', '.join(sequence.name for sequence in chosen if sequence not in present)}")
+    sources = []
+    for sequence in present[:1] if options.debug else present:
+        source = sequence.source(options.data, options.color_transform, None)
+        source = CenterCrop(source, options.crop_factor) if options.test_crop else source
+        check_size("MS-SSIM" if options.ssim else "PSNR", sequence.name, source.height, source.width)
+        sources.append((sequence.report_name(options.color_transform), source))
+    return Validation(sources, points, ssim=options.ssim, gop=3 if options.debug else options.gop,
+                      align=options.align_factor)
+
+
+def _folder(options: TrainingOptions, sequence: Sequence):
+    return options.data / sequence.dataset / sequence.report_name(options.color_transform)
