@@ -171,11 +171,12 @@ def thinnest(tmp_path):
     return flags
 
 
-def test_300_frames_in_bounded_memory(thinnest, tmp_path):
-    """416x240: the video alone would take 90 MB as bytes, 360 MB as floats."""
+@pytest.mark.parametrize("frames", [80, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_long_video_in_bounded_memory(thinnest, tmp_path, frames):
+    """416x240: 60 more frames take 18 MB as bytes, 72 MB as floats; far more with the activations of each."""
     pattern = seeded_video(4, 240, 416, 7)
     with open_sink(tmp_path / "long.mkv", 240, 416, YUV, Fraction(30)) as write:
-        for n in range(300):
+        for n in range(frames):
             write(pattern[n % 4])
     script = ("import resource, sys; sys.path.insert(0, {root!r}); import HyTIP; status = HyTIP.main({words!r}); "
               "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)")
@@ -190,7 +191,7 @@ def test_300_frames_in_bounded_memory(thinnest, tmp_path):
 
     few = peak("--compress", "--input", tmp_path / "long.mkv", "--frames", 20, "--output", tmp_path / "few.bin")
     many = peak("--compress", "--input", tmp_path / "long.mkv", "--output", tmp_path / "many.bin")
-    assert many < few + 60
+    assert many < few + 30
     few = peak("--decompress", "--input", tmp_path / "few.bin", "--output", tmp_path / "few.mkv")
     many = peak("--decompress", "--input", tmp_path / "many.bin", "--output", tmp_path / "many.mkv")
-    assert many < few + 60
+    assert many < few + 30
