@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from conftest import write_frames
-from helpers import TINY_FLAGS
+from helpers import TINY_FLAGS, seeded_model, tiny_config
 from seeded import seeded_video
+from util.checkpoint import save_model
 from util.evaluation.metrics import ms_ssim, psnr
 from util.evaluation.report import Averages, FrameResult, PFrameParts, average, average_gop
 
@@ -139,6 +140,23 @@ def test_frame_type_map_reset_and_rate_group_reach_the_codec(hytip, root, tmp_pa
     for change in (("--index_map", 0, 0, 0, 0, "--rate_gop_size", 4), ("--reset_interval", 2)):
         changed = rows(run(hytip, root, tmp_path, *flags, *change) / "report" / "BQSquare.csv")
         assert changed[:2] == base[:2] and changed[4] != base[4]
+
+
+def test_an_experiment_can_be_evaluated(hytip, root, tmp_path):
+    folder = tmp_path / "results" / "mine" / "checkpoints"
+    for epoch in (2, 10):
+        save_model(seeded_model(tiny_config(), salt=epoch), folder / f"epoch={epoch}.pth.tar")
+    base = ("--test", *TINY_FLAGS, "-data", root, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare",
+            "--test_seq_len", 2, "--device", "cpu", "--save_dir", tmp_path / "out")
+    reports = {}
+    for name, flags in (("newest", ()), ("second", ("--restore_exp_epoch", 2)), ("tenth", ("--restore_exp_epoch", 10))):
+        status, _, err = hytip(*base, "--results", tmp_path / "results", "--restore_exp_key", "mine", *flags)
+        assert (status, err) == (0, "")
+        reports[name] = (tmp_path / "out" / "report" / "BQSquare.csv").read_bytes()
+    assert reports["newest"] == reports["tenth"] != reports["second"]
+    status, _, err = hytip(*base, "--results", tmp_path / "results", "--restore_exp_key", "mine",
+                           "--restore_exp_epoch", 3)
+    assert status == 2 and "no checkpoint of epoch 3" in err
 
 
 def test_record_says_what_was_run(hytip, root, tmp_path):

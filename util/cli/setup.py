@@ -31,8 +31,28 @@ def load_configs(arguments: argparse.Namespace) -> ModelConfig:
 
 
 def weights_path(arguments: argparse.Namespace) -> Path:
-    """The file of `--weights`, or the released one for the metric."""
+    """The file of `--weights`, that of the experiment of `--restore_exp_key`, or the released one for the metric.
+
+    Raises:
+        InputError: the experiment has no checkpoint.
+    """
+    if arguments.weights is None and arguments.restore_exp_key is not None:
+        return checkpoint_of(arguments.results, arguments.restore_exp_key, arguments.restore_exp_epoch)
     return arguments.weights or ROOT / "models" / f"{'MS-SSIM' if arguments.ssim else 'PSNR'}-RGB.pth.tar"
+
+
+def checkpoint_of(results: Path, experiment: str, epoch: int | None) -> Path:
+    """`{results}/{experiment}/checkpoints/epoch={n}.pth.tar`; the last epoch by default.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = results / experiment / "checkpoints"
+    epochs = {int(path.name[6:-8]): path for path in folder.glob("epoch=*.pth.tar") if path.name[6:-8].isdigit()}
+    if not epochs or (epoch is not None and epoch not in epochs):
+        raise InputError(f"{folder} holds no checkpoint{'' if epoch is None else f' of epoch {epoch}'}; check "
+                         "--restore_exp_key and --restore_exp_epoch")
+    return epochs[max(epochs) if epoch is None else epoch]
 
 
 def settle_arithmetic(arguments: argparse.Namespace) -> Arithmetic:
