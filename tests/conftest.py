@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 
 import HyTIP  # noqa: E402
-from helpers import full_config, seeded_model  # noqa: E402
+from helpers import full_config, seeded_model, tiny_config  # noqa: E402
 from seeded import seeded_video  # noqa: E402
 from util.arithmetic import choose_arithmetic  # noqa: E402
 from util.checkpoint import save_model  # noqa: E402
@@ -66,6 +66,14 @@ def full_weights(tmp_path_factory) -> Path:
     """A released-layout file with seeded weights for Motion + Inter at full width. Read only."""
     path = tmp_path_factory.mktemp("weights") / "PSNR-RGB.pth.tar"
     save_model(seeded_model(full_config()), path, epoch=50, loss=1.23)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A released-layout file with seeded weights for the widths of tests/tiny. Read only."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
+    save_model(seeded_model(tiny_config()), path)
     return path
 
 

@@ -7,16 +7,8 @@ import pytest
 from PIL import Image
 
 from conftest import write_frames
-from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
+from helpers import ROOT, TINY_FLAGS
 from seeded import seeded_video
-from util.checkpoint import save_model
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
-    save_model(seeded_model(tiny_config()), path)
-    return path
 
 
 @pytest.fixture

@@ -13,19 +13,11 @@ from PIL import Image
 
 from conftest import write_frames
 from dataloader.open import VideoOptions, open_sink, open_source
-from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
+from helpers import ROOT, TINY_FLAGS
 from seeded import seeded_video
-from util.checkpoint import save_model
 
 YUV = VideoOptions(chroma="420", depth=8, matrix="BT709", range="limited")
 COLOR_FLAGS = ("--color_matrix", "BT709", "--color_range", "limited")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
-    save_model(seeded_model(tiny_config()), path)
-    return path
 
 
 @pytest.fixture
