@@ -28,10 +28,13 @@ class Arithmetic:
         return pixels.to(self.device).unsqueeze(0).to(self.dtype) / 255
 
     def describe(self) -> dict:
-        """For the record of a run."""
+        """For the record of a run: what PyTorch says now, not what was asked of it."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": str(self.device), "device_name": name, "dtype": str(self.dtype).removeprefix("torch."),
-                "threads": torch.get_num_threads(), "tf32": False, "deterministic_algorithms": True}
+                "threads": torch.get_num_threads(),
+                "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+                "autotuning": torch.backends.cudnn.benchmark,
+                "deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
 
 
 def choose_arithmetic(device: str = "auto", threads: int | None = None) -> Arithmetic:
