@@ -8,21 +8,18 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, message=r".*torch
 
 from util.cli.arguments import parse_arguments  # noqa: E402
 from util.cli.commands import command_of  # noqa: E402
-from util.errors import InputError  # noqa: E402
+from util.program import exit_status  # noqa: E402
+
+
+def run(argv: list[str] | None) -> None:
+    """Parse, then one call."""
+    arguments = parse_arguments(argv)
+    command_of(arguments)(arguments)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, 130 interrupted."""
-    try:
-        arguments = parse_arguments(argv)
-        command_of(arguments)(arguments)
-    except InputError as error:
-        print(f"HyTIP: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("HyTIP: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("HyTIP", lambda: run(argv))
 
 
 if __name__ == "__main__":

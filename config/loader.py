@@ -5,9 +5,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from util.errors import InputError
+from util.yaml_file import read_mapping
 
 Config = TypeVar("Config")
 
@@ -21,28 +20,12 @@ def load_config(path: str | Path, schema: type[Config]) -> Config:
     Raises:
         InputError: the file cannot be read, or a key or value is unknown, missing or impossible.
     """
-    content = _read_mapping(path)
+    content = read_mapping(path, "the keys model_architecture and model_params")
     _check_keys(path, "the file", content, {"model_architecture", "model_params"}, set())
     if content["model_architecture"] != schema.architecture:
         raise InputError(f"{path}: model_architecture {content['model_architecture']!r} cannot be used here; "
                          f"it must be {schema.architecture!r}")
     return _build(path, "model_params", content["model_params"], schema)
-
-
-def _read_mapping(path: str | Path) -> dict:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing configuration file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text; give a YAML configuration file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: is not valid YAML ({getattr(error, 'problem', None) or 'syntax'})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold the keys model_architecture and model_params")
-    return content
 
 
 def _check_keys(path: str | Path, where: str, given: dict, required: set[str], optional: set[str]) -> None:

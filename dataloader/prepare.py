@@ -29,6 +29,7 @@ from dataloader.video_out import to_pixels
 from util.color import RANGES, Color
 from util.errors import InputError
 from util.files import atomic_path
+from util.program import Parser
 
 TRAINING_SET, TRAINING_FRAMES, TRAINING_SEQUENCES = "BVI-DVC", 64, 800
 SPELLINGS = r"(fps)?(_(420|444))?(_(8|10)bit)?(_yuv|_rgb)?\.(yuv|rgb|raw)"
@@ -188,7 +189,7 @@ def try_convert(job: Job) -> tuple[int, str | None]:
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m dataloader.prepare", description=__doc__.splitlines()[0])
+    flags = Parser(prog="python -m dataloader.prepare", description=__doc__.splitlines()[0])
     flags.add_argument("--raw", type=Path, required=True, help="folder that holds the raw files, at any depth")
     flags.add_argument("--root", type=Path, required=True, help="gets {dataset}/{sequence}/frame_{n}.png")
     flags.add_argument("--color_transform", choices=COLORS, nargs="+", required=True,
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         problems = [str(error)]
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"prepare: error: {problem}", file=sys.stderr)
     return 2 if problems else 0
 
 

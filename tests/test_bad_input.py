@@ -141,3 +141,12 @@ def test_as_a_program(data, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "get PSNR-RGB.pth.tar from the release page of github.com/NYCU-MAPL/HyTIP" in done.stderr
     assert str(tmp_path / "PSNR-RGB.pth.tar") in done.stderr
+
+
+@pytest.mark.parametrize("module", ["util.anchors", "util.comparison", "dataloader.prepare"])
+@pytest.mark.parametrize("flags", [(), ("--unheard_of",), ("x265", "--QP", "high")])
+def test_the_other_programs_refuse_in_one_line_too(module, flags):
+    done = subprocess.run([sys.executable, "-m", module, *flags], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    lines = [line for line in done.stderr.splitlines() if "torch.jit" not in line and "warnings.warn(" not in line]
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(lines) == 1 and "error: " in lines[0] and "--help" in lines[0], done.stderr

@@ -123,8 +123,8 @@ def test_bad_phases_are_named(tmp_path, change, message):
     assert "\n" not in str(caught.value) and "bad.yml" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is no valid YAML"), ("- 1", "must map names"),
-                                               ("p: 3", "phase p must map keys"), ("", "must map names"),
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "must hold a mapping"),
+                                               ("p: 3", "phase p must map keys"), ("", "must hold a mapping"),
                                                ("phases: {}\nextra: 1", "unknown key 'extra'")])
 def test_bad_files_are_named(tmp_path, text, message):
     (tmp_path / "bad.yml").write_text(text)

@@ -15,11 +15,12 @@ from util.anchors.x265 import SETTINGS, X265
 from util.color import RANGES, Color
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES, metric_of
+from util.program import Parser, exit_status
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags; those that HyTIP.py has as well mean the same."""
-    flags = argparse.ArgumentParser(prog="python -m util.anchors", description=__doc__)
+    flags = Parser(prog="python -m util.anchors", description=__doc__)
     flags.add_argument("anchor", choices=[*SETTINGS, *CONFIGS])
     flags.add_argument("--QP", type=int, nargs="+", required=True)
     flags.add_argument("--color_transform", choices=COLORS, required=True,
@@ -80,18 +81,18 @@ def _cropped(open_it: partial, args: argparse.Namespace) -> FrameSource:
     return CenterCrop(source, args.crop_factor) if args.test_crop else source
 
 
+def run(argv: list[str] | None) -> None:
+    """Measure what the flags ask for."""
+    args = parser().parse_args(argv)
+    suffix = "_BT709" if args.color_transform == "BT709" and not args.input else ""
+    metrics = {name: metric_of(name, args.color_transform) for name in args.metrics}
+    measure(anchor_of(args), items_of(args), args.QP, metrics, args.gop, args.save_dir, suffix,
+            "_FullSeq" if args.full_seq else "")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 for bad input."""
-    args = parser().parse_args(argv)
-    try:
-        suffix = "_BT709" if args.color_transform == "BT709" and not args.input else ""
-        metrics = {name: metric_of(name, args.color_transform) for name in args.metrics}
-        measure(anchor_of(args), items_of(args), args.QP, metrics, args.gop, args.save_dir, suffix,
-                "_FullSeq" if args.full_seq else "")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("anchors", lambda: run(argv))
 
 
 if __name__ == "__main__":

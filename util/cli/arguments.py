@@ -8,20 +8,15 @@ from models.intra import RATES
 from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES
+from util.program import Parser
 from util.training.options import add_arguments as add_training_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(f"{message}; see --help")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """All flags, in groups."""
-    parser = _Parser(prog="HyTIP.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                     allow_abbrev=False)
+    parser = Parser(prog="HyTIP.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     _add_commands(parser)
     _add_model(parser)
     _add_coding(parser)

@@ -11,11 +11,12 @@ from util.comparison.published import TOLERANCE, lookup, published, verdict
 from util.comparison.tables import Comparison, compare, latex, markdown, verdict_table
 from util.errors import InputError
 from util.files import atomic_path
+from util.program import Parser, exit_status
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m util.comparison", description=__doc__)
+    flags = Parser(prog="python -m util.comparison", description=__doc__)
     flags.add_argument("--curve", nargs="+", action="append", required=True, metavar=("NAME", "FOLDER"),
                        help="a codec and its result folders, one per rate; several times")
     flags.add_argument("--anchor", required=True, metavar="NAME", help="the --curve that the others are compared with")
@@ -110,12 +111,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 for bad input."""
-    try:
-        run(parser().parse_args(argv))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("comparison", lambda: run(parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from util.errors import InputError
 from util.training.losses import Loss, LossExpression
 from util.training.stages import STAGES, StagePlan
+from util.yaml_file import read_mapping
 
 TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
 MODES = ("motion", "residual")
@@ -136,28 +135,6 @@ def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:
                      f"{folder.name}/train_VariableRate.yml")
 
 
-def read_mapping(path: Path) -> dict:
-    """A YAML or JSON file that holds a mapping.
-
-    Raises:
-        InputError: unreadable, or something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))     # JSON is YAML
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); name an existing file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text; name a YAML or JSON file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}," if mark else ""
-        raise InputError(f"{path}{where} is no valid YAML or JSON ({getattr(error, 'problem', None) or 'syntax'})"
-                         ) from None
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path} must map names to settings")
-    return content
-
-
 def read_phases(path: str | Path) -> tuple[Phase, ...]:
     """The phases of a `--train_conf` file, in order.
 
@@ -165,7 +142,7 @@ def read_phases(path: str | Path) -> tuple[Phase, ...]:
         InputError: a key or value is unknown, missing or impossible.
     """
     path = find_file(path)
-    content = read_mapping(path)
+    content = read_mapping(path, "a mapping of names to settings")
     defaults, phases = {}, content
     if "phases" in content:
         unknown = sorted(content.keys() - {"phases", "defaults", "groups"})
@@ -273,7 +250,7 @@ def read_schedule(path: str | Path) -> tuple[Step, ...]:
         InputError: a key or value is unknown, missing or impossible.
     """
     path = find_file(path)
-    content = read_mapping(path)
+    content = read_mapping(path, "a mapping of names to settings")
     fields = {field.name: field for field in dataclasses.fields(Step)}
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     steps = []
