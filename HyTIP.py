@@ -1,14 +1,9 @@
 """HyTIP, a neural video codec (ICCV 2025): evaluate, compress, decompress, train. `--help` lists the flags."""
 import sys
-import warnings
 
-# Importing CompressAI announces the end of torch.jit; users of this program can do nothing about it.
-warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.jit.*")
-warnings.filterwarnings("ignore", category=DeprecationWarning, message=r".*torch\.jit.*")
-
-from util.cli.arguments import parse_arguments  # noqa: E402
-from util.cli.commands import command_of  # noqa: E402
-from util.program import exit_status  # noqa: E402
+from util.cli.arguments import parse_arguments
+from util.cli.commands import command_of
+from util.program import exit_status
 
 
 def run(argv: list[str] | None) -> None:

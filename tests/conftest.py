@@ -1,6 +1,5 @@
 """Shared fixtures: configurations, seeded models, synthetic sequences, and the command line."""
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 
 import HyTIP  # noqa: E402
 from helpers import full_config, seeded_model, tiny_config  # noqa: E402
