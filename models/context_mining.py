@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from config import InterConfig
-from models.layers.blocks import Res, conv, subpel
+from models.layers.blocks import Res, conv, leaky, subpel
 from models.layers.functional import crop, pad_to_multiple
 
 Pyramid = tuple[Tensor, Tensor, Tensor]
@@ -66,7 +66,7 @@ class FrameGenerator(nn.Module):
         self.conv1 = conv(c.g_ch_1x, 3)
         self.conv2 = conv(3, 3)
         self.adaptor = conv(c.g_ch_1x, 3, 1)
-        self.act = nn.LeakyReLU(0.01)
+        self.act = leaky(0.01)
 
     def forward(self, context: Tensor) -> Tensor:
         return self.act(self.conv2(self.act(self.conv1(context)))) + self.adaptor(context)
@@ -76,7 +76,7 @@ class _MaskUNet(nn.Module):
     def __init__(self, c: InterConfig):
         super().__init__()
         w1, w2, w3 = c.mask_channels
-        weak, strong = nn.LeakyReLU(0.01), nn.LeakyReLU(0.1)
+        weak, strong = leaky(0.01), leaky(0.1)
         self.down_1 = nn.Sequential(conv(5, w1), weak, conv(w1, w2, stride=2), strong)
         self.down_2 = nn.Sequential(conv(w2, w2), weak, conv(w2, w3, stride=2), strong)
         self.conv = nn.Sequential(conv(w3, w3), weak, conv(w3, w3), strong)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-from models.layers.blocks import Up, conv
+from models.layers.blocks import Up, conv, leaky
 from models.layers.functional import pad_to_multiple
 
 Positions = Tensor
@@ -18,7 +18,7 @@ Positions = Tensor
 
 def hyper_encoder(block: type[nn.Module], y_channels: int, z_channels: int) -> nn.Sequential:
     """y (padded to a multiple of 4) -> z at a quarter of its resolution."""
-    return nn.Sequential(block(y_channels, z_channels), conv(z_channels, z_channels, stride=2), nn.LeakyReLU(0.01),
+    return nn.Sequential(block(y_channels, z_channels), conv(z_channels, z_channels, stride=2), leaky(0.01),
                          conv(z_channels, z_channels, stride=2))
 
 

@@ -17,7 +17,7 @@ from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
 from models.hyperprior import code_hyper, code_latent, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.attention import ChannelTransform
-from models.layers.blocks import PlainBlock, SumBlock, conv, subpel
+from models.layers.blocks import PlainBlock, SumBlock, conv, leaky, subpel
 from models.layers.functional import at_least, crop, halve_flow, warp
 from models.layers.unet import UNet
 from models.memory import Memory, Prediction
@@ -147,7 +147,7 @@ class InterCodec(nn.Module):
         self.contextual_encoder = _Encoder(c)
         self.contextual_hyper_prior_encoder = hyper_encoder(SumBlock, y, c.g_ch_z)
         self.contextual_hyper_prior_decoder = hyper_decoder(SumBlock, c.g_ch_z, y)
-        self.temporal_prior_encoder = nn.Sequential(conv(c.g_ch_4x, c.g_ch_8x, stride=2), nn.LeakyReLU(0.1),
+        self.temporal_prior_encoder = nn.Sequential(conv(c.g_ch_4x, c.g_ch_8x, stride=2), leaky(0.1),
                                                     conv(c.g_ch_8x, y, stride=2))
         self.y_prior_fusion_adaptor_0 = PlainBlock(2 * y, 3 * y)
         if c.remembers:

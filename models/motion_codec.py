@@ -16,7 +16,7 @@ from config import MotionConfig
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
 from models.hyperprior import code_hyper, code_latent, hyper_decoder, hyper_encoder
-from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, subpel
+from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, leaky, subpel
 from models.layers.functional import at_least, crop
 from models.memory import Memory
 
@@ -43,10 +43,10 @@ class _FeatureExtractor(nn.Module):
         quarter, eighth = c.enc_cond_dims
         k0, k1 = c.cond_kernel_size
         s0, s1 = c.cond_scale_list
-        self.down0 = nn.Sequential(conv(c.cond_input_dim[0], quarter, k0, s0), nn.LeakyReLU(0.1))
-        self.down1 = nn.Sequential(conv(quarter, eighth, k1, s1), nn.LeakyReLU(0.1))
+        self.down0 = nn.Sequential(conv(c.cond_input_dim[0], quarter, k0, s0), leaky(0.1))
+        self.down1 = nn.Sequential(conv(quarter, eighth, k1, s1), leaky(0.1))
         if c.remembers_feature:
-            self.fusion = nn.Sequential(conv(quarter + c.implicit_channel, quarter), nn.LeakyReLU(0.1))
+            self.fusion = nn.Sequential(conv(quarter + c.implicit_channel, quarter), leaky(0.1))
         else:
             self.fusion = None
 

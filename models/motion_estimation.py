@@ -26,7 +26,7 @@ class MotionEstimation(nn.Module):
     def _block(widths: tuple[int, ...]) -> nn.Sequential:
         layers = []
         for inputs, outputs in pairwise(widths):
-            layers += [conv(inputs, outputs, 7), nn.ReLU()]
+            layers += [conv(inputs, outputs, 7), nn.ReLU(inplace=True)]
         return nn.Sequential(*layers[:-1])
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:

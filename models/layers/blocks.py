@@ -3,7 +3,15 @@
 The blocks are those of DCVC-DC and DCVC-FM, on which HyTIP builds (ICCV 2025, section 3). Attribute names are
 the ones found in the released checkpoints. Shapes: every block maps B C H W to B C' H' W'.
 """
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.layers.bands import in_bands
+
+
+def leaky(slope: float) -> nn.LeakyReLU:
+    """A leaky ReLU in the place of its input, which must be nobody else's."""
+    return nn.LeakyReLU(slope, inplace=True)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, **kwargs) -> nn.Conv2d:
@@ -21,14 +29,18 @@ class DepthConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.conv1 = nn.Sequential(conv(inputs, inputs, 1), nn.LeakyReLU(0.01))
+        self.conv1 = nn.Sequential(conv(inputs, inputs, 1), leaky(0.01))
         self.depth_conv = conv(inputs, inputs, groups=inputs)
         self.conv2 = conv(inputs, outputs, 1)
         self.adaptor = conv(inputs, outputs, 1) if inputs != outputs else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.adaptor is None else self.adaptor(x)
-        return self.conv2(self.depth_conv(self.conv1(x))) + identity
+    def forward(self, x: Tensor, top: int = 0, bottom: int | None = None) -> Tensor:
+        """Rows top..bottom - 1 of the result; all of them by default."""
+        bottom = x.shape[2] if bottom is None else bottom
+        first = max(top - 1, 0)                                 # the depthwise kernel reaches one row further
+        deep = self.depth_conv(self.conv1(x[:, :, first:bottom + 1]))[:, :, top - first:bottom - first]
+        x = x[:, :, top:bottom]
+        return self.conv2(deep) + (x if self.adaptor is None else self.adaptor(x))
 
 
 class GateFFN(nn.Module):
@@ -36,7 +48,8 @@ class GateFFN(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = conv(channels, 4 * channels, 1)
+        self.widest = 4 * channels
+        self.conv = conv(channels, self.widest, 1)
         self.conv_out = conv(2 * channels, channels, 1)
         self.act = nn.LeakyReLU(0.1)
 
@@ -50,7 +63,8 @@ class SumFFN(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = conv(channels, 4 * channels, 1)
+        self.widest = 4 * channels
+        self.conv = conv(channels, self.widest, 1)
         self.conv_out = conv(2 * channels, channels, 1)
         self.act1 = nn.LeakyReLU(0.1)
         self.act2 = nn.LeakyReLU(0.01)
@@ -65,9 +79,9 @@ class PlainFFN(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        hidden = max(min(4 * channels, 1024), 2 * channels)
-        self.conv = nn.Sequential(conv(channels, hidden, 1), nn.LeakyReLU(0.1),
-                                  conv(hidden, channels, 1), nn.LeakyReLU(0.1))
+        self.widest = max(min(4 * channels, 1024), 2 * channels)
+        self.conv = nn.Sequential(conv(channels, self.widest, 1), leaky(0.1),
+                                  conv(self.widest, channels, 1), leaky(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x)
@@ -82,7 +96,9 @@ class _DepthConvBlock(nn.Module):
         self.block = nn.Sequential(DepthConv(inputs, outputs), self.ffn(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        depth, ffn = self.block
+        outputs = depth.conv2.out_channels
+        return in_bands(lambda top, bottom: ffn(depth(x, top, bottom)), x, outputs, ffn.widest)
 
 
 class GateBlock(_DepthConvBlock):
@@ -106,9 +122,9 @@ class Down(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv1 = conv(inputs, outputs, stride=2)
-        self.act1 = nn.LeakyReLU(0.01)
+        self.act1 = leaky(0.01)
         self.conv2 = conv(outputs, outputs)
-        self.act2 = nn.LeakyReLU(0.1)
+        self.act2 = leaky(0.1)
         self.downsample = conv(inputs, outputs, 1, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,9 +137,9 @@ class Up(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.subpel_conv = subpel(inputs, outputs, 1)
-        self.act1 = nn.LeakyReLU(0.01)
+        self.act1 = leaky(0.01)
         self.conv = conv(outputs, outputs)
-        self.act2 = nn.LeakyReLU(0.1)
+        self.act2 = leaky(0.1)
         self.upsample = subpel(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,9 +151,10 @@ class Res(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.act = nn.LeakyReLU(0.01)
+        self.act = leaky(0.01)
         self.conv1 = conv(channels, channels)
         self.conv2 = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.act(self.conv1(self.act(x))))
+        activated = F.leaky_relu(x, self.act.negative_slope)        # not in place: x itself is needed again
+        return x + self.conv2(self.act(self.conv1(activated)))

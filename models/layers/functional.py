@@ -23,7 +23,12 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     grid_y = ys.view(1, -1, 1) + (flow[:, 1] / ((height - 1) / 2) if height > 1 else torch.zeros_like(flow[:, 1]))
     grid = torch.stack((grid_x, grid_y), -1)
     warped = F.grid_sample(x.to(dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return warped.to(x.dtype)
+    return warped.to(x.dtype, memory_format=memory_layout(x))         # PyTorch's kernel forgets the layout
+
+
+def memory_layout(x: Tensor) -> torch.memory_format:
+    """channels_last where x is stored so, otherwise contiguous."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 def halve_flow(flow: Tensor) -> Tensor:

@@ -5,13 +5,15 @@ index, and every later symbol is wrong; in float64 such a turn needs a scale wit
 """
 import copy
 
+import torch
+
 from models.hytip import HyTIP
 from models.layers.float64 import keep_float32, use_fast_float64
 
 
 def portable_copy(model: HyTIP) -> HyTIP:
     """A copy that codes in float64, but analyses the source in float32: only the encoder runs that part."""
-    model = copy.deepcopy(model).double()
+    model = copy.deepcopy(model).to(torch.float64, memory_format=torch.contiguous_format)
     use_fast_float64(model)
     intra, motion, inter = model.intra, model.motion, model.inter
     keep_float32((intra.enc, intra.hyper_enc, model.motion_estimation, motion.mv_encoder,

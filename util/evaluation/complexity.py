@@ -49,7 +49,8 @@ def _activation(*_, out_shape=None, **__) -> int:
 
 def _count(run, model: nn.Module, mapping: dict) -> tuple[float, float, dict[str, float]]:
     """(all but matrix products, matrix products, all but matrix products per network), in kMAC per pixel."""
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+    # Where gradients are recorded there are no bands of rows (models/layers/bands.py), whose overlaps count twice.
+    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         run()
     scale = 1 / (2 * 1000 * SIZE[0] * SIZE[1])
     counts = counter.get_flop_counts()
