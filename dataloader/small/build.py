@@ -14,6 +14,7 @@ interrupted run goes on where it stopped and makes what an uninterrupted one wou
 """
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -53,15 +54,15 @@ class ClipJob:
     name: str
     first: int
     key: tuple[int, ...]
-    frames: int = FRAMES
-    height: int = SIDE
-    width: int = SIDE
+    frames: int
+    height: int
+    width: int
 
 
 def synthetic_jobs(out: Path, seed: int, clips: int) -> dict[str, list[ClipJob]]:
     """All clips to be rendered, by what they are used for."""
-    return {"train": [ClipJob(out / "train" / "synthetic" / f"{n:05d}", "{:03d}.png", 0, (seed, 0, n))
-                      for n in range(clips)],
+    return {"train": [ClipJob(out / "train" / "synthetic" / f"{n:05d}", "{:03d}.png", 0, (seed, 0, n), FRAMES,
+                              SIDE, SIDE) for n in range(clips)],
             "valid": [ClipJob(out / "valid" / f"photos_{n}", "frame_{}.png", 1, (seed, 1, n), VALID_FRAMES,
                               VALID_HEIGHT, VALID_WIDTH) for n in range(VALID_CLIPS)]}
 
@@ -139,6 +140,13 @@ def settle(out: Path, seed: int, clips: int, packages: Path, which: Sequence[Pac
         temporary.write_text(json.dumps(recipe, indent=1) + "\n")
 
 
+def clear(out: Path) -> None:
+    """Remove what a killed run left half-written, which would be taken for clips."""
+    for use in ("train/*", "valid", "test"):
+        for folder in out.glob(f"{use}/.*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_manifest(out: Path, packages: Path, photos: dict[Listed, Path], clips: dict[str, list[ClipJob]],
                    cuts: Sequence[FilmJob]) -> None:
     """manifest.tsv: a line per photograph and per sequence of a film, with the frames made of it."""
@@ -192,6 +200,7 @@ def build(args: argparse.Namespace, say: Callable[[str], None] = print) -> None:
         place = unpacked(package, packages)
         say(f"{package.name} {version(place)}")
     settle(out, args.seed, args.clips, packages, PACKAGES)
+    clear(out)
     cuts = film_jobs(out)
     write_films(cuts, packages)
     say(f"{len(cuts)} sequences of films")
@@ -205,5 +214,6 @@ def build(args: argparse.Namespace, say: Callable[[str], None] = print) -> None:
                 if n % 100 == 0 or n == len(jobs):
                     say(f"{use}: {n} of {len(jobs)} rendered clips")
     write_manifest(out, packages, photos, clips, cuts)
-    (out / "READY").touch()
+    with atomic_path(out / "READY"):
+        pass
     say(f"{out} is ready")
