@@ -36,7 +36,8 @@ def code_hyper(coder: Coder, y: Tensor | None, size: tuple[int, int], encoder: n
         size: height and width of y.
     """
     z = None if y is None else encoder(pad_to_multiple(y, 4))
-    return coder.code_z(z, prior, (-(-size[0] // 4), -(-size[1] // 4)), name)
+    z_hat = coder.code_z(z, prior, (-(-size[0] // 4), -(-size[1] // 4)), name)
+    return z_hat.contiguous()             # one memory layout, and so the same sums, whatever the coder
 
 
 def take(x: Tensor, where: Positions) -> Tensor:

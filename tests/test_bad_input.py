@@ -46,6 +46,8 @@ def test_the_base_command_works(hytip, data, weights, tmp_path):
     (("--QP", 5, 5), ["twice"]),
     (("--gop", 0), ["--gop 0", "at least 1"]),
     (("--test_seq_len", 0), ["--test_seq_len 0"]),
+    (("--portable", "--precision", "bfloat16"), ["--portable", "float64", "--precision bfloat16", "leave one"]),
+    (("--precision", "int8"), ["--precision", "int8"]),
     (("--align_factor", 8), ["--align_factor 8", "multiple of 16"]),
     (("--index_map", 0, 1, 2), ["--index_map has 3 entries", "--rate_gop_size 8"]),
     (("--index_map", *[3] * 8), ["--index_map entry 3 is outside 0..2"]),

@@ -54,6 +54,29 @@ def test_file_round_trip(run, clip, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "frames", "x.bin"}
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_round_trip(run, clip, tmp_path, precision):
+    """The decoder is not told: the stream knows."""
+    flags = ("--input", clip, "--output", tmp_path / "x.bin", "--QP", 30, "--frames", 3)
+    run("--compress", *flags, "--precision", precision, "--verify")
+    assert (tmp_path / "x.bin").read_bytes()[4] & 15 == {"bfloat16": 3, "float16": 4}[precision]
+    run("--decompress", "--input", tmp_path / "x.bin", "--output", tmp_path / "frames")
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+
+
+def test_evaluation_in_half_precision(run, data, tmp_path):
+    flags = ("--test", "-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--test_seq_len", 3)
+    for precision in ("float32", "bfloat16"):
+        run(*flags, "--save_dir", tmp_path / precision, "--precision", precision)
+    exact, half = (rows(tmp_path / precision / "report" / "BQSquare.csv") for precision in ("float32", "bfloat16"))
+    for a, b in zip(exact, half, strict=True):
+        assert a != b and float(a["PSNR"]) == pytest.approx(float(b["PSNR"]), abs=0.2)
+    records = [json.loads((tmp_path / precision / "brief_summary_HEVC-D.json").read_text())
+               for precision in ("float32", "bfloat16")]
+    assert [record["arithmetic"]["dtype"] for record in records] == ["float32", "bfloat16"]
+    assert records[0]["weights"] == records[1]["weights"]
+
+
 def test_data_set_round_trip(run, data, tmp_path):
     flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "RaceHorses1", "--QP", 21,
              "--iframe_quality", 30, "--save_dir", tmp_path / "out")

@@ -3,9 +3,14 @@ import os
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.hytip import HyTIP
 from util.errors import InputError
+from util.formats import HALF, fast_layout, half_copy, is_supported, portable_copy
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""Number formats of `--precision`; float64 is that of portable streams."""
 
 
 @dataclass(frozen=True)
@@ -14,47 +19,59 @@ class Arithmetic:
 
     Attributes:
         device: where.
-        dtype: number format of weights and activations.
+        dtype: number format of the networks; in bfloat16 and float16 frames, flows and latents are float32
+            (util/formats.py).
     """
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    def place(self, network: nn.Module) -> nn.Module:
-        """The network, frozen for evaluation, on the device, in the number format and memory layout.
+    def place(self, network: HyTIP) -> HyTIP:
+        """The network, frozen for evaluation, on the device; in float32 itself, in other formats a copy.
 
-        A float32 intra codec keeps the contiguous layout of the released system. I-frames are rare, so it costs
-        little, and other sums would turn the one value of the golden reports that lies on a rounding tie.
+        Args:
+            network: with float32 weights.
+
+        Raises:
+            InputError: the device cannot compute in this number format.
         """
-        network.to(self.device, self.dtype, memory_format=self.layout).eval().requires_grad_(False)
-        if self.dtype == torch.float32 and hasattr(network, "intra"):
-            network.intra.to(memory_format=torch.contiguous_format)
-        return network
+        network = network.to(self.device).eval().requires_grad_(False)
+        if self.dtype == torch.float64:
+            return portable_copy(network)
+        if self.dtype not in HALF:
+            return fast_layout(network)
+        if not is_supported(self.dtype, self.device):
+            raise InputError(f"--precision {self.name}: this {self.device.type} device has no convolutions in "
+                             f"{self.name}; use another precision or device")
+        return half_copy(network, self.dtype)
 
     def frame(self, pixels: Tensor) -> Tensor:
-        """8-bit pixels (3, H, W) as a frame (1, 3, H, W) in [0, 1]."""
-        return pixels.to(self.device).unsqueeze(0).to(self.dtype, memory_format=self.layout) / 255
+        """8-bit pixels (3, H, W) as a frame (1, 3, H, W) in [0, 1], float64 or float32."""
+        exact = self.dtype == torch.float64
+        return pixels.to(self.device).unsqueeze(0).to(
+            torch.float64 if exact else torch.float32,
+            memory_format=torch.contiguous_format if exact else torch.channels_last) / 255
 
     @property
-    def layout(self) -> torch.memory_format:
-        """channels_last, which convolutions are fastest in; not in float64, whose convolutions are matrix products."""
-        return torch.contiguous_format if self.dtype == torch.float64 else torch.channels_last
+    def name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
 
     def describe(self) -> dict:
         """For the record of a run: what PyTorch says now, not what was asked of it."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": str(self.device), "device_name": name, "dtype": str(self.dtype).removeprefix("torch."),
+        return {"device": str(self.device), "device_name": name, "dtype": self.name,
                 "threads": torch.get_num_threads(),
                 "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
                 "autotuning": torch.backends.cudnn.benchmark,
                 "deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
 
 
-def choose_arithmetic(device: str = "auto", threads: int | None = None) -> Arithmetic:
-    """Settle the arithmetic of this process: exact float32, deterministic algorithms, no autotuning.
+def choose_arithmetic(device: str = "auto", threads: int | None = None, precision: str = "float32") -> Arithmetic:
+    """Settle the arithmetic of this process: no tf32, deterministic algorithms, no autotuning.
 
     Args:
         device: auto (CUDA where there is one), cpu or cuda.
         threads: CPU threads; None keeps PyTorch's choice. Results are reproducible at an equal number.
+        precision: one of PRECISIONS.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is available; use --device cpu")
@@ -70,4 +87,4 @@ def choose_arithmetic(device: str = "auto", threads: int | None = None) -> Arith
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    return Arithmetic(torch.device(device))
+    return Arithmetic(torch.device(device), getattr(torch, precision))

@@ -1,10 +1,9 @@
-"""Fast float64 convolutions on CPUs, where PyTorch has no good ones, and networks that mix number formats.
+"""Fast float64 convolutions on CPUs, where PyTorch has no good ones.
 
 `use_fast_float64` changes the class of a model's convolutions, so names, weights and everything else stay. Results
 differ from PyTorch's in the last bits only. Shapes: B C H W.
 """
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -69,22 +68,3 @@ def use_fast_float64(model: nn.Module) -> None:
         if type(module) is nn.Conv2d and module.dilation == (1, 1) and not isinstance(module.padding, str):
             module.__class__ = FastConv2d
 
-
-def keep_float32(networks: Iterable[nn.Module]) -> None:
-    """Let these parts of a float64 model compute in float32; they take and give float64.
-
-    For networks that only the encoder runs: a decoder reads their results and need not reproduce them.
-    """
-    for network in networks:
-        network.float()
-        network.register_forward_pre_hook(lambda _, args: _cast(args, torch.float32))
-        network.register_forward_hook(lambda _, args, output: _cast(output, torch.float64))
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating tensors inside tuples in another format."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, tuple):
-        return tuple(_cast(item, dtype) for item in value)
-    return value

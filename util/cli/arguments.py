@@ -5,6 +5,7 @@ from pathlib import Path
 from dataloader.open import add_video_arguments
 from dataloader.sequences import COLORS
 from models.intra import RATES
+from util.arithmetic import PRECISIONS
 from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES
@@ -124,6 +125,8 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    group.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0],
+                       help="number format of the networks; a stream is decoded in the one it was made in")
     group.add_argument("--gpus", type=int, default=1, metavar="N", help="0 keeps --device auto on the CPU")
     group.add_argument("-n", "--num_workers", type=int, default=0, metavar="N", help="loader processes in training")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads; results repeat at an equal number")
@@ -152,5 +155,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--frames {arguments.frames} must be at least 1")
     if arguments.align_factor < 16 or arguments.align_factor % 16:
         raise InputError(f"--align_factor {arguments.align_factor} must be a multiple of 16, the codec's own grid")
+    if arguments.portable and arguments.precision != PRECISIONS[0]:
+        raise InputError(f"--portable computes in float64, not in --precision {arguments.precision}; leave one of "
+                         "them out")
     if arguments.compute_decode_macs and not arguments.compute_macs:
         raise InputError("--compute_decode_macs needs --compute_macs")

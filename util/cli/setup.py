@@ -58,7 +58,7 @@ def checkpoint_of(results: Path, experiment: str, epoch: int | None) -> Path:
 def settle_arithmetic(arguments: argparse.Namespace) -> Arithmetic:
     """The one choice of device and number format."""
     device = "cpu" if arguments.device == "auto" and arguments.gpus == 0 else arguments.device
-    return choose_arithmetic(device, arguments.threads)
+    return choose_arithmetic(device, arguments.threads, arguments.precision)
 
 
 def untrained_model(config: ModelConfig) -> HyTIP:
@@ -68,8 +68,8 @@ def untrained_model(config: ModelConfig) -> HyTIP:
         return HyTIP(config)
 
 
-def build_model(arguments: argparse.Namespace, arithmetic: Arithmetic) -> HyTIP:
-    """The model with its weights, placed for evaluation.
+def build_model(arguments: argparse.Namespace) -> HyTIP:
+    """The model with its weights, in float32.
 
     Raises:
         InputError: configuration or weights cannot be used.
@@ -78,10 +78,10 @@ def build_model(arguments: argparse.Namespace, arithmetic: Arithmetic) -> HyTIP:
     if arguments.untrained:
         print("HyTIP: the weights are untrained (seeded random numbers): rates and qualities only show that the "
               "program works", file=sys.stderr)
-        return arithmetic.place(untrained_model(config))
+        return untrained_model(config)
     model = HyTIP(config)
     load_model(model, weights_path(arguments))
-    return arithmetic.place(model)
+    return model
 
 
 def coding_plans(arguments: argparse.Namespace, variable_rate: bool, scene_cuts: tuple[int, ...]) -> list[CodingPlan]:

@@ -41,7 +41,7 @@ PIPE = Path("-")
 def build_codec(arguments: argparse.Namespace) -> Codec:
     """Model, weights and tables."""
     arithmetic = settle_arithmetic(arguments)
-    return Codec(build_model(arguments, arithmetic), arithmetic)
+    return Codec(build_model(arguments), arithmetic)
 
 
 def run_compress(arguments: argparse.Namespace) -> None:

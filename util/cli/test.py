@@ -32,9 +32,10 @@ def run_test(arguments: argparse.Namespace) -> None:
     coding_plans(arguments, True, ())                              # bad flags, before weights are read
     share = Share()
     arithmetic = settle_arithmetic(arguments)
-    model = build_model(arguments, arithmetic)
+    model = build_model(arguments)
+    network = arithmetic.place(model)
     costs = [source.height * source.width * (source.length or 1) for _, source in items]
-    rows = {i: _evaluate(arguments, model, arithmetic, *items[i]) for i in share.mine(costs)}
+    rows = {i: _evaluate(arguments, network, arithmetic, *items[i]) for i in share.mine(costs)}
     everything = share.collect(rows)
     if everything is not None:
         _write(arguments, model, arithmetic, items, [everything[i] for i in range(len(items))])

@@ -17,8 +17,8 @@ MAGIC = b"HyT"
 VERSION = 1
 SYNC = b"\xf5\x9c\xa6"
 END_FLAG = 0x80
-ARITHMETICS = {"float32": 1, "float64": 2}
-"""Number formats of the networks; 3 and 4 are kept for bfloat16 and float16."""
+ARITHMETICS = {"float32": 1, "float64": 2, "bfloat16": 3, "float16": 4}
+"""Number formats of the networks."""
 DEVICES = {"other": 0, "cpu": 1, "cuda": 2}
 ALIGN_UNIT = 16
 MAX_SIDE = 1 << 20

@@ -29,7 +29,6 @@ from util.checkpoint import fingerprint, load_model
 from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end
 from util.coding.decoding import DecodedStream, warn
 from util.coding.gop import CodingPlan
-from util.coding.portable import portable_copy
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
@@ -54,24 +53,26 @@ class Codec:
 
     Args:
         model: with float32 weights; `arithmetic` places it.
-        arithmetic: the device, and float32.
+        arithmetic: the device, and the number format of the streams that it makes unless told otherwise.
     """
 
     def __init__(self, model: HyTIP, arithmetic: Arithmetic):
-        assert arithmetic.dtype == torch.float32, "the codec makes its float64 networks itself"
         self.arithmetic = arithmetic
         self.tables = Tables.of({"iz": model.intra.bit_estimator_z, "mz": model.motion.bit_estimator_z_mv,
                                  "rz": model.inter.bit_estimator_z})
         identity = f"{fingerprint(model)} {_describe(model.config)}".encode()
         self.fingerprint = hashlib.sha256(identity).digest()[:FINGERPRINT_BYTES]
-        self._networks = {"float32": arithmetic.place(model)}
+        self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}
 
     @classmethod
     def load(cls, weights: str | Path, *, motion: str | Path = CONFIGS / "Motion.yml",
              inter: str | Path = CONFIGS / "Inter.yml", intra: str | Path = CONFIGS / "Intra.yml",
              motion_estimation: str | Path = CONFIGS / "MENet.yml", device: str = "auto",
-             threads: int | None = None) -> "Codec":
+             threads: int | None = None, precision: str = "float32") -> "Codec":
         """From files: weights in the released layout, and configurations.
+
+        Args:
+            precision: of the streams that it makes: float32, bfloat16 or float16.
 
         Raises:
             InputError: a file is missing, damaged, or does not fit the others.
@@ -81,12 +82,17 @@ class Codec:
                              inter=load_config(inter, InterConfig))
         model = HyTIP(config)
         load_model(model, weights)
-        return cls(model, choose_arithmetic(device, threads))
+        return cls(model, choose_arithmetic(device, threads, precision))
 
     def network(self, arithmetic: str) -> HyTIP:
-        """The networks in `float32`, or in the `float64` of portable streams."""
+        """The networks in `float32`, in the `float64` of portable streams, or in `bfloat16` or `float16`.
+
+        Raises:
+            InputError: the device cannot compute in this number format.
+        """
         if arithmetic not in self._networks:
-            self._networks[arithmetic] = portable_copy(self._networks["float32"])
+            place = Arithmetic(self.arithmetic.device, getattr(torch, arithmetic)).place
+            self._networks[arithmetic] = place(self._networks["float32"])
         return self._networks[arithmetic]
 
     def session(self, header: StreamHeader) -> Session:
@@ -116,7 +122,7 @@ class Codec:
             raise InputError("there are no frames to compress; give at least one")
         device = self.arithmetic.device.type
         header = StreamHeader(width=first.shape[-1], height=first.shape[-2], align=align,
-                              arithmetic="float64" if portable else "float32",
+                              arithmetic="float64" if portable else self.arithmetic.name,
                               device=device if device in DEVICES else "other", rate=rate, color=color,
                               gop=plan.gop, qp=plan.qp, intra_qp=plan.intra_qp,
                               fingerprint=self.fingerprint, tables=self.tables.checksum())
