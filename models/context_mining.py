@@ -49,13 +49,10 @@ class ContextFusion(nn.Module):
 
     def forward(self, warped: Pyramid) -> Pyramid:
         c1, c2, c3 = warped
-        up3 = self.res_block3_up(self.conv3_up(c3))
-        out3 = self.res_block3_out(self.conv3_out(c3))
-        half = torch.cat((up3, c2), 1)
-        up2 = self.res_block2_up(self.conv2_up(half))
-        out2 = self.res_block2_out(self.conv2_out(half))
-        out1 = self.res_block1_out(self.conv1_out(torch.cat((up2, c1), 1)))
-        return c1 + out1, c2 + out2, c3 + out3
+        half = torch.cat((self.res_block3_up(self.conv3_up(c3)), c2), 1)
+        out1 = self.conv1_out(torch.cat((self.res_block2_up(self.conv2_up(half)), c1), 1))
+        return (self.res_block1_out(out1).add_(c1), self.res_block2_out(self.conv2_out(half)).add_(c2),
+                self.res_block3_out(self.conv3_out(c3)).add_(c3))
 
 
 class FrameGenerator(nn.Module):
@@ -69,7 +66,7 @@ class FrameGenerator(nn.Module):
         self.act = leaky(0.01)
 
     def forward(self, context: Tensor) -> Tensor:
-        return self.act(self.conv2(self.act(self.conv1(context)))) + self.adaptor(context)
+        return self.adaptor(context).add_(self.act(self.conv2(self.act(self.conv1(context)))))
 
 
 class _MaskUNet(nn.Module):

