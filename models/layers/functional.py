@@ -2,6 +2,8 @@
 
 Shapes: B C H W; flow B 2 H W in pixels, channel 0 = x, channel 1 = y.
 """
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,13 +19,21 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     dtype = torch.promote_types(x.dtype, torch.float32)
     flow = flow.to(dtype)
-    xs = torch.linspace(-1, 1, width, dtype=dtype, device=x.device)
-    ys = torch.linspace(-1, 1, height, dtype=dtype, device=x.device)
-    grid_x = xs.view(1, 1, -1) + (flow[:, 0] / ((width - 1) / 2) if width > 1 else torch.zeros_like(flow[:, 0]))
-    grid_y = ys.view(1, -1, 1) + (flow[:, 1] / ((height - 1) / 2) if height > 1 else torch.zeros_like(flow[:, 1]))
+    xs, ys = _positions(height, width, dtype, x.device)
+    grid_x = xs + (flow[:, 0] / ((width - 1) / 2) if width > 1 else torch.zeros_like(flow[:, 0]))
+    grid_y = ys + (flow[:, 1] / ((height - 1) / 2) if height > 1 else torch.zeros_like(flow[:, 1]))
     grid = torch.stack((grid_x, grid_y), -1)
     warped = F.grid_sample(x.to(dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return warped.to(x.dtype, memory_format=memory_layout(x))         # PyTorch's kernel forgets the layout
+
+
+@lru_cache(maxsize=32)
+def _positions(height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Normalised positions of columns (1 1 W) and rows (1 H 1): kept, so that no frame builds them again."""
+    with torch.inference_mode(False):                   # whatever mode asks first, training can use the tensors too
+        xs = torch.linspace(-1, 1, width, dtype=dtype, device=device)
+        ys = torch.linspace(-1, 1, height, dtype=dtype, device=device)
+        return xs.view(1, 1, -1), ys.view(1, -1, 1)
 
 
 def memory_layout(x: Tensor) -> torch.memory_format:
