@@ -73,8 +73,8 @@ def test_size_is_the_entropy_of_the_tables(wild):
     residual = torch.randn(scale.shape, generator=rng) * scale * (3 if wild else 1)
     encoder = StreamEncoder(TABLES)
     encoder.code(residual, scale, MODEL, "ry")
-    bits = table_bits(encoder, "ry")
-    assert abs(8 * len(encoder.sections()["ry"]) - bits) < 16
+    size, bits = len(encoder.sections()["ry"]), table_bits(encoder, "ry")
+    assert abs(8 * size - bits) < 16
     if not wild:
         estimator = Estimator()
         estimator.code(residual.double(), scale.double(), MODEL.double(), "ry")
@@ -86,13 +86,26 @@ def test_symbols_carry_no_negative_zero():
     assert not symbols.signbit().any()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.5e9])
-def test_what_cannot_be_coded_is_an_error(value):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.5e9, 1.09e9])
+def test_what_cannot_be_coded_is_an_error(value, dtype):
+    """It is found when the symbols are wanted, so that nobody waits for a device before."""
+    encoder = StreamEncoder(TABLES)
+    encoder.code(row([0.0, value], dtype), row([1.0, 1.0], dtype), MODEL, "my")
     with pytest.raises(StreamError, match="my: a latent value"):
-        StreamEncoder(TABLES).code(row([0.0, value]), row([1.0, 1.0]), MODEL, "my")
-    with pytest.raises(StreamError, match="NaN"):
-        StreamEncoder(TABLES).code(row([0.0]), row([float("nan")]), MODEL, "my")
-    with pytest.raises(StreamError, match="NaN"):
+        encoder.sections()
+    encoder = StreamEncoder(TABLES)
+    encoder.code_z(torch.tensor([0, value, 0, 0], dtype=dtype).view(1, 4, 1, 1), PRIOR, (1, 1), "rz")
+    with pytest.raises(StreamError, match="rz: a latent value"):
+        encoder.sections()
+
+
+def test_a_scale_that_is_no_number_is_an_error():
+    encoder = StreamEncoder(TABLES)
+    encoder.code(row([0.0]), row([float("nan")]), MODEL, "my")
+    with pytest.raises(StreamError, match="my: a scale .* NaN"):
+        encoder.sections()
+    with pytest.raises(StreamError, match="my: a scale .* NaN"):
         StreamDecoder(TABLES, {"my": b"abc"}).code(None, row([float("nan")]), MODEL, "my")
 
 
@@ -104,6 +117,18 @@ def test_any_bytes_decode_to_something_bounded(data, step, count):
     symbols = decoder.code(None, scale, MODEL, "ry")
     assert symbols.shape == scale.shape and bool((symbols.abs() <= 2 * MAX_SYMBOL + 4000).all())
     assert decoder.code_z(None, PRIOR, (2, 2), "rz").isfinite().all()
+
+
+def test_symbols_are_taken_as_they_were():
+    """The networks may go on with what they got, in place, before anything is written."""
+    encoder, scale = StreamEncoder(TABLES), row([1.0, 2.0])
+    symbols = encoder.code(row([3.0, -5.0]), scale, MODEL, "ry")
+    symbols.add_(1000.0), scale.zero_()
+    z = encoder.code_z(torch.ones(1, 4, 1, 1), PRIOR, (1, 1), "rz")
+    z.add_(1000.0)
+    decoder = StreamDecoder(TABLES, encoder.sections())
+    assert decoder.code(None, row([1.0, 2.0]), MODEL, "ry").tolist() == [[3, -5]]
+    assert decoder.code_z(None, PRIOR, (1, 1), "rz").flatten().tolist() == [1, 1, 1, 1]
 
 
 def test_left_over_bytes_are_noticed():

@@ -9,7 +9,15 @@ from stream_helpers import tiny_codec
 
 from models.entropy import tables
 from models.entropy.likelihood import FactorizedPrior
-from models.entropy.tables import PRECISION, SCALES, ScaleIndex, factorized_tables, gaussian_tables, scale_ladder
+from models.entropy.tables import (
+    NO_SCALE,
+    PRECISION,
+    SCALES,
+    ScaleIndex,
+    factorized_tables,
+    gaussian_tables,
+    scale_ladder,
+)
 from util.errors import InputError
 
 TOTAL = 1 << PRECISION
@@ -107,8 +115,54 @@ def test_scale_index(dtype):
     degenerate = torch.tensor([-torch.inf, -1, 0, 1e-5, 300, torch.inf], dtype=dtype)
     assert index(degenerate).tolist() == [0, 0, 0, 0, 63, 63]
     assert index(torch.empty(0, dtype=dtype)).shape == (0,)
-    with pytest.raises(InputError, match="NaN"):
-        index(torch.tensor([1, torch.nan], dtype=dtype))
+    assert index(torch.tensor([[1, torch.nan, -torch.nan]], dtype=dtype)).tolist() == [[18, NO_SCALE, NO_SCALE]]
+
+
+def searched(scale: torch.Tensor) -> torch.Tensor:
+    """The definition: how many boundaries lie below, in float32 at least."""
+    wide = scale.to(torch.promote_types(scale.dtype, torch.float32))
+    index = torch.bucketize(wide, torch.from_numpy(scale_ladder()[1]).to(wide.dtype))
+    return torch.where(wide.isnan(), NO_SCALE, index)
+
+
+def near(dtype: torch.dtype) -> torch.Tensor:
+    """Every boundary and edge of a bin with its neighbours in the format, and what is odd about it."""
+    bits = np.arange(ScaleIndex.BINS, dtype=np.uint32) << ScaleIndex.SHIFT
+    centres = np.concatenate([scale_ladder()[1], scale_ladder()[0], np.nan_to_num(bits.view(np.float32))])
+    centres = torch.from_numpy(centres).to(dtype)
+    limits = torch.finfo(dtype)
+    odd = torch.tensor([0.0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_normal / 2, torch.inf,
+                        -torch.inf, torch.nan], dtype=dtype)
+    up, down = torch.full_like(centres, torch.inf), torch.full_like(centres, -torch.inf)
+    return torch.cat([odd, centres, centres.nextafter(up), centres.nextafter(down),
+                      centres.to(torch.float32).nextafter(up.float()).to(dtype)])
+
+
+FORMATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
+@pytest.mark.parametrize("dtype", FORMATS.values(), ids=FORMATS)
+def test_scale_index_equals_a_search(dtype):
+    if dtype == torch.float16:                                      # PyTorch knows no nextafter of it: all there are
+        scale = torch.from_numpy(np.arange(1 << 16, dtype=np.uint16).view(np.float16))
+    elif dtype == torch.bfloat16:
+        scale = torch.from_numpy(np.arange(1 << 16, dtype=np.uint16).view(np.int16)).view(torch.bfloat16)
+    else:
+        scale = near(dtype)
+    index = ScaleIndex()(scale)
+    assert index.dtype == torch.uint8 and torch.equal(index.long(), searched(scale))
+
+
+@given(st.lists(st.one_of(st.floats(width=32), st.floats(0.0625, 320, width=32)), max_size=50))
+def test_scale_index_of_float32(values):
+    scale = torch.tensor(values, dtype=torch.float32)
+    assert torch.equal(ScaleIndex()(scale).long(), searched(scale))
+
+
+@given(st.lists(st.one_of(st.floats(), st.floats(0.05, 300)), max_size=50))
+def test_scale_index_of_float64(values):
+    scale = torch.tensor(values, dtype=torch.float64)
+    assert torch.equal(ScaleIndex()(scale).long(), searched(scale))
 
 
 def test_extreme_priors():

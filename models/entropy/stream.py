@@ -7,9 +7,15 @@ one call, symbols are grouped by table, in stable order; then come the values th
 
 where the excess counts from the table's end outwards. A section is little-endian 32-bit words without the zero
 bytes at its end. One frame of one sample (B = 1) is coded per object.
+
+Nothing leaves the device but symbols (int32) and table indices (uint8). The encoder only starts these copies and codes
+at the end, so that the host may do it while the device computes the next frame; the decoder has one transfer down and
+one up per call.
 """
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import constriction
 import numpy as np
@@ -17,7 +23,8 @@ import torch
 from torch import Tensor
 
 from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-from models.entropy.tables import Tables, TableSet
+from models.entropy.tables import NO_SCALE, Tables, TableSet
+from models.entropy.transfer import Download, upload
 from util.errors import InputError
 
 Ans = constriction.stream.stack.AnsCoder
@@ -25,6 +32,8 @@ Uniform = constriction.stream.model.Uniform
 
 MAX_SYMBOL = 1 << 30
 """Largest absolute value that can be coded."""
+NO_SYMBOL = -(1 << 31)
+"""What stands, among symbols on their way to the host, for a value that cannot be coded."""
 
 ESCAPE_BITS = 31
 """An excess + 1 lies below 2^ESCAPE_BITS."""
@@ -35,95 +44,140 @@ _DIGITS = {bits: Uniform(1 << bits) for bits in range(1, _LOW + 1)}
 Run = tuple[np.ndarray, object]
 """Table symbols (int32) and the coder's model that all of them share."""
 
+Span = Callable[[str], AbstractContextManager]
+"""Gives a context for work of a name, so that somebody can time it; `nullcontext` for nobody."""
+
 
 class StreamError(InputError):
     """A stream that cannot be decoded, or symbols that cannot be written."""
 
 
-def _in_groups(groups: np.ndarray) -> tuple[np.ndarray, list[tuple[int, slice]]]:
-    """A stable order that sorts the groups, and where each group present lies in it."""
-    order = np.argsort(groups, kind="stable")
-    ends = np.cumsum(np.bincount(groups))
-    starts = np.concatenate(([0], ends[:-1]))
-    return order, [(g, slice(starts[g], ends[g])) for g in np.flatnonzero(ends > starts).tolist()]
-
-
-def _channels(count: int, size: tuple[int, int]) -> np.ndarray:
-    """The table of each symbol of z, in raster order."""
-    return np.repeat(np.arange(count, dtype=np.uint16), size[0] * size[1])
-
-
-class _Checked:
-    """What writer and reader have in common: the tables, and a checksum over symbols in coding order."""
-
-    def __init__(self, tables: Tables):
-        self.tables = tables
-        self.checksum = 0
-        """CRC-32 of the symbols so far, as little-endian int32."""
-
-    def _scale_groups(self, scale: Tensor, name: str) -> np.ndarray:
-        assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
-        try:
-            return self.tables.scale_index(scale[0]).to(torch.uint8).cpu().numpy()
-        except InputError as error:
-            raise StreamError(f"{name}: {error}") from None
-
-    def _check(self, symbols: np.ndarray) -> None:
-        self.checksum = zlib.crc32(symbols.astype("<i4").tobytes(), self.checksum)
-
-
-class StreamEncoder(_Checked):
-    """Rounds and writes. Returns what `Estimator` returns.
+class Groups(NamedTuple):
+    """Which symbols of a call belong to which table.
 
     Attributes:
-        runs: by name, what has been coded, in decoding order.
+        order: a stable order that sorts the symbols by table, int64 (n,); None where they are sorted.
+        sizes: symbols of each table, int64 (tables,).
+    """
+    order: np.ndarray | None
+    sizes: np.ndarray
+
+    @classmethod
+    def of_scales(cls, index: np.ndarray, tables: TableSet, name: str) -> "Groups":
+        """By what `ScaleIndex` says, uint8 (n,).
+
+        Raises:
+            StreamError: a scale is NaN.
+        """
+        sizes = np.bincount(index, minlength=len(tables.models))
+        if len(sizes) > NO_SCALE:
+            raise StreamError(f"{name}: a scale of the probability model is NaN; the weights or the stream are "
+                              "damaged, use other weights or a fresh copy of the stream")
+        return cls(np.argsort(index, kind="stable"), sizes)
+
+    @classmethod
+    def of_channels(cls, count: int, size: tuple[int, int]) -> "Groups":
+        """Of a hyper latent in raster order: each channel has its table."""
+        return cls(None, np.full(count, size[0] * size[1]))
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """A value per table as one per sorted symbol, int32 (n,)."""
+        return np.repeat(values.astype(np.int32), self.sizes)
+
+
+def _checksum(symbols: np.ndarray, start: int) -> int:
+    return zlib.crc32(symbols.astype("<i4", copy=False), start)
+
+
+class _Call(NamedTuple):
+    """What the encoder has to code: `index` is None for a hyper latent, `groups` for a latent with scales."""
+    name: str
+    tables: TableSet
+    symbols: Tensor
+    index: Tensor | None
+    groups: Groups | None
+
+
+class StreamEncoder:
+    """Rounds and writes. Returns what `Estimator` returns.
+
+    Args:
+        tables: of all names.
+        span: around the work of "entropy" and "transfer".
+
+    Attributes:
+        checksum: CRC-32 of all symbols in coding order, as little-endian int32; known after `sections`.
+        runs: by name, what has been coded, in decoding order; likewise.
     """
 
-    def __init__(self, tables: Tables):
-        super().__init__(tables)
+    def __init__(self, tables: Tables, span: Span = nullcontext):
+        self.tables = tables
+        self.checksum = 0
         self.runs: dict[str, list[Run]] = {}
+        self._calls: list[_Call] = []
+        self._download = Download()
+        self._span = span
 
     def code(self, residual: Tensor, scale: Tensor, model: GaussianModel | NormalModel, name: str) -> Tensor:
-        symbols = residual.round() + 0.0                            # no -0.0, which a decoder could not know
-        self._write(name, self.tables.y, self._scale_groups(scale, name), symbols)
+        assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
+        with self._span("entropy"):
+            symbols = residual.round() + 0.0                        # no -0.0, which a decoder could not know
+            index = self._download.start(self.tables.scale_index(scale[0]))
+            self._keep(name, self.tables.y, symbols, index, None)
         return symbols
 
     def code_z(self, z: Tensor, prior: FactorizedPrior, size: tuple[int, int], name: str) -> Tensor:
         assert z.shape == (1, prior.channels, *size), "streams hold one sample"
-        symbols = (z.round() + 0.0).contiguous()
-        self._write(name, self.tables.z[name], _channels(prior.channels, size), symbols)
+        with self._span("entropy"):
+            symbols = (z.round() + 0.0).contiguous()
+            self._keep(name, self.tables.z[name], symbols, None, Groups.of_channels(prior.channels, size))
         return symbols
 
-    def sections(self) -> dict[str, bytes]:
-        """The bytes of each name, after the last symbol."""
-        result = {}
-        for name, runs in self.runs.items():
-            coder = Ans()
-            for symbols, model in reversed(runs):                   # ANS is a stack: last in, first out
-                coder.encode_reverse(symbols, model)
-            result[name] = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-        return result
+    def _keep(self, name: str, tables: TableSet, symbols: Tensor, index: Tensor | None, groups: Groups | None) -> None:
+        wide = symbols.flatten().to(torch.promote_types(symbols.dtype, torch.float32))
+        integers = torch.where(wide.abs() <= MAX_SYMBOL, wide, NO_SYMBOL).to(torch.int32)       # NaN fails too
+        self._calls.append(_Call(name, tables, self._download.start(integers), index, groups))
 
-    def _write(self, name: str, tables: TableSet, groups: np.ndarray, symbols: Tensor) -> None:
-        if not bool((symbols.abs() <= MAX_SYMBOL).all()):           # NaN fails too
-            raise StreamError(f"{name}: a latent value is not finite or beyond +-{MAX_SYMBOL} and cannot be coded; "
-                              "the weights do not suit this video, use other weights")
-        values = symbols.flatten().cpu().numpy().astype(np.int32)
-        self._check(values)
-        order, slices = _in_groups(groups)
-        values, escapes = values[order], []
-        runs = self.runs.setdefault(name, [])
-        for group, where in slices:
-            count = int(tables.count[group])
-            inside = values[where] - np.int32(tables.first[group] - 1)              # 1..count in the table
-            escaped = (inside < 1) | (inside > count)
-            if escaped.any():
-                beyond = inside[escaped].astype(np.int64)
-                escapes.append((np.where(beyond < 1, -beyond, beyond - count - 1), beyond < 1))
-                inside[escaped] = 0
-            runs.append((inside, tables.models[group]))
-        if escapes:
-            runs += _escape_runs(*map(np.concatenate, zip(*escapes)))
+    def sections(self) -> dict[str, bytes]:
+        """The bytes of each name: to be called once, after the last symbol, on whatever thread.
+
+        Raises:
+            StreamError: a symbol cannot be coded.
+        """
+        with self._span("transfer"):
+            self._download.wait()
+        with self._span("entropy"):
+            for call in self._calls:
+                self._add_runs(call)
+            self._calls.clear()
+            return {name: _pack(runs) for name, runs in self.runs.items()}
+
+    def _add_runs(self, call: _Call) -> None:
+        tables, values = call.tables, call.symbols.numpy()
+        if values.min(initial=0) == NO_SYMBOL:
+            raise StreamError(f"{call.name}: a latent value is not finite or beyond +-{MAX_SYMBOL} and cannot be "
+                              "coded; the weights do not suit this video, use other weights")
+        self.checksum = _checksum(values, self.checksum)
+        groups = call.groups or Groups.of_scales(call.index.numpy(), tables, call.name)
+        if groups.order is not None:
+            values = values.take(groups.order)
+        inside = values - groups.spread(tables.first - 1)           # 1..count in the table
+        count = groups.spread(tables.count)
+        escaped = np.flatnonzero((inside - 1).view(np.uint32) >= count.view(np.uint32))
+        beyond, limit = inside[escaped].astype(np.int64), count[escaped]
+        inside[escaped] = 0
+        runs, ends = self.runs.setdefault(call.name, []), groups.sizes.cumsum()
+        for table in groups.sizes.nonzero()[0].tolist():
+            runs.append((inside[ends[table] - groups.sizes[table]:ends[table]], tables.models[table]))
+        if len(escaped):
+            runs += _escape_runs(np.where(beyond < 1, -beyond, beyond - limit - 1), beyond < 1)
+
+
+def _pack(runs: list[Run]) -> bytes:
+    coder = Ans()
+    for symbols, model in reversed(runs):                           # ANS is a stack: last in, first out
+        coder.encode_reverse(symbols, model)
+    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
 
 def _escape_runs(excess: np.ndarray, negative: np.ndarray) -> list[Run]:
@@ -138,26 +192,42 @@ def _escape_runs(excess: np.ndarray, negative: np.ndarray) -> list[Run]:
     return runs
 
 
-class StreamDecoder(_Checked):
+class StreamDecoder:
     """Reads what a `StreamEncoder` wrote; the residual is ignored.
 
     Args:
-        sections: bytes by name. Any bytes decode to some symbols, at most MAX_SYMBOL or so in size, in time and
-            memory that follow from the shapes asked for; `finish` and `checksum` tell whether they are right.
+        tables: of all names.
+        sections: bytes by name. Any bytes decode to some symbols, at most 2^31 in size, in time and memory that follow
+            from the shapes asked for; `finish` and `checksum` tell whether they are right.
+        span: around the work of "entropy" and "transfer".
+
+    Attributes:
+        checksum: CRC-32 of the symbols so far, as little-endian int32.
     """
 
-    def __init__(self, tables: Tables, sections: Mapping[str, bytes]):
-        super().__init__(tables)
+    def __init__(self, tables: Tables, sections: Mapping[str, bytes], span: Span = nullcontext):
+        self.tables = tables
+        self.checksum = 0
         self._coders = {name: _open(section) for name, section in sections.items()}
+        self._span = span
 
     def code(self, residual: None, scale: Tensor, model: GaussianModel | NormalModel, name: str) -> Tensor:
-        values = self._read(name, self.tables.y, self._scale_groups(scale, name))
-        return torch.from_numpy(values).to(scale.device, scale.dtype).view_as(scale)
+        assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
+        with self._span("entropy"):
+            index = self.tables.scale_index(scale[0])
+        with self._span("transfer"):
+            index = index.cpu().numpy()
+        with self._span("entropy"):
+            groups = Groups.of_scales(index, self.tables.y, name)
+            values = self._read(name, self.tables.y, groups)
+        with self._span("transfer"):
+            return upload(values, scale).view_as(scale)
 
     def code_z(self, z: None, prior: FactorizedPrior, size: tuple[int, int], name: str) -> Tensor:
-        values = self._read(name, self.tables.z[name], _channels(prior.channels, size))
-        like = prior.f1.h
-        return torch.from_numpy(values).to(like.device, like.dtype).view(1, prior.channels, *size)
+        with self._span("entropy"):
+            values = self._read(name, self.tables.z[name], Groups.of_channels(prior.channels, size))
+        with self._span("transfer"):
+            return upload(values, prior.f1.h).view(1, prior.channels, *size)
 
     def finish(self) -> None:
         """After the last symbol nothing may be left.
@@ -169,25 +239,24 @@ class StreamDecoder(_Checked):
             if not coder.is_empty():
                 raise StreamError(f"section {name} holds more than its symbols")
 
-    def _read(self, name: str, tables: TableSet, groups: np.ndarray) -> np.ndarray:
-        coder = self._coders[name]
-        order, slices = _in_groups(groups)
-        values, escapes = np.empty(len(order), np.int64), []
-        for group, where in slices:
-            inside = coder.decode(tables.models[group], where.stop - where.start)
-            first, count = int(tables.first[group]), int(tables.count[group])
-            values[where] = inside + np.int32(first - 1)
-            escaped = np.flatnonzero(inside == 0)
-            if len(escaped):
-                escapes.append((escaped + where.start, np.full(len(escaped), first), np.full(len(escaped), count)))
-        if escapes:
-            where, first, count = map(np.concatenate, zip(*escapes))
-            excess, negative = _read_escapes(coder, len(where))
-            values[where] = np.where(negative, first - 1 - excess, first + count + excess)
-        in_place = np.empty_like(values)
-        in_place[order] = values
-        self._check(in_place)
-        return in_place
+    def _read(self, name: str, tables: TableSet, groups: Groups) -> np.ndarray:
+        """int32 (n,), in the order of the call."""
+        coder, sizes = self._coders[name], groups.sizes
+        inside = [coder.decode(tables.models[table], sizes[table]) for table in sizes.nonzero()[0].tolist()]
+        inside = np.concatenate([np.empty(0, np.int32), *inside])
+        escaped = np.flatnonzero(inside == 0)
+        inside += groups.spread(tables.first - 1)
+        if len(escaped):
+            excess, negative = _read_escapes(coder, len(escaped))
+            start, count = inside[escaped].astype(np.int64), groups.spread(tables.count)[escaped]
+            inside[escaped] = np.where(negative, start - excess, start + count + 1 + excess)
+        if groups.order is None:
+            values = inside
+        else:
+            values = np.empty_like(inside)
+            values[groups.order] = inside
+        self.checksum = _checksum(values, self.checksum)
+        return values
 
 
 def _open(section: bytes) -> Ans:
