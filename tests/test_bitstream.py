@@ -188,7 +188,7 @@ def test_foreign_streams_are_named():
     stream = encode(tiny_codec(), clip(1, 16, 16))
     for data, message in (
             (b"\x89PNG" + stream, "no HyTIP stream"), (b"", "within its header"), (stream[:10], "within its header"),
-            (stream[:3] + b"\2" + stream[4:], "version 2 is not 1"),
+            (stream[:3] + b"\1" + stream[4:], "version 1 is not 2"),
             (stream[:6] + b"\x21" + stream[7:], "header of the stream is damaged"),
             (resealed(stream, poke(4, 0x13)), "arithmetic mode 3"), (resealed(stream, poke(5, 0)), "width 0"),
             (resealed(stream, poke(-10, stream[15] ^ 1)), "other weights or configurations"),

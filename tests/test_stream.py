@@ -175,8 +175,8 @@ def test_file_size_is_within_half_a_percent_and_64_bytes_per_frame(make, monkeyp
     encoders = []
 
     class Spy(StreamEncoder):
-        def __init__(self, tables):
-            super().__init__(tables)
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
             encoders.append(self)
     monkeypatch.setattr("util.coding.session.StreamEncoder", Spy)
     for count in (1, 5):

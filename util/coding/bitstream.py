@@ -1,4 +1,4 @@
-"""The container of a stream, version 1 (docs/bitstream.md): headers, packets, checksums; reader.py reads it.
+"""The container of a stream, version 2 (docs/bitstream.md): headers, packets, checksums; reader.py reads it.
 
     stream = stream header, frame packets, end marker
 
@@ -14,7 +14,7 @@ from models.memory import FrameHeader
 from util.errors import InputError
 
 MAGIC = b"HyT"
-VERSION = 1
+VERSION = 2
 SYNC = b"\xf5\x9c\xa6"
 END_FLAG = 0x80
 ARITHMETICS = {"float32": 1, "float64": 2, "bfloat16": 3, "float16": 4}
@@ -100,7 +100,7 @@ class Packet:
         intra, qp, frame_type, forget_feature: as in `FrameHeader`.
         sections: bytes by name, in coding order.
         symbols: checksum of the decoded symbols.
-        pixels: checksum of the decoded frame, rounded to 8 bits.
+        pixels: checksum of the decoded frame, rounded to 8 bits (checksum.py).
     """
     number: int
     intra: bool

@@ -1,18 +1,21 @@
 """Coding one sequence frame by frame: source pixels to packets, packets to frames, each with its checks."""
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from models.entropy.stream import StreamDecoder, StreamEncoder, StreamError
+from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
+from models.entropy.transfer import Download
 from models.hytip import HyTIP
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame, FrameHeader, Memory
 from util.arithmetic import Arithmetic
 from util.coding.bitstream import INTER_SECTIONS, INTRA_SECTIONS, Packet, StreamHeader
+from util.coding.checksum import PixelChecksum
 from util.errors import InputError
 
 MOST_BYTES_PER_SYMBOL = 8
@@ -44,6 +47,7 @@ class DecodedFrame:
     """A frame out of a stream. Attributes as in `EncodedPart`, and:
 
     Attributes:
+        rounded: the frame at 8 bits, uint8 (3, H, W), on its device.
         size: bytes of the frame in the stream, all told.
         matches: whether it equals the encoder's frame at 8 bits; always True for portable streams.
     """
@@ -51,6 +55,7 @@ class DecodedFrame:
     header: FrameHeader
     frame: Tensor
     coded: CodedFrame
+    rounded: Tensor
     sizes: Mapping[str, int]
     size: int
     matches: bool
@@ -58,19 +63,20 @@ class DecodedFrame:
     @property
     def pixels(self) -> Tensor:
         """uint8 (3, H, W), on the CPU."""
-        return to_pixels(self.frame)
+        return self.rounded.cpu()
 
 
 def to_pixels(frame: Tensor) -> Tensor:
-    """A frame (1, 3, H, W) in [0, 1] rounded to uint8 (3, H, W), on the CPU."""
-    return (frame[0] * 255).round().to(torch.uint8).cpu()
+    """A frame (1, 3, H, W) in [0, 1] rounded to uint8 (3, H, W), on its device."""
+    return (frame[0] * 255).round_().to(torch.uint8)
 
 
-def _pixel_checksum(frame: Tensor) -> int:
-    """CRC-32 of the 8-bit frame."""
-    if not bool(frame.isfinite().all()):
+def _checksum_of(examined: Tensor) -> int:
+    """The checksum of a frame that is finite."""
+    checksum, broken = examined.tolist()
+    if broken:
         raise StreamError("the decoded frame is not finite")
-    return zlib.crc32(to_pixels(frame).numpy().tobytes())
+    return checksum
 
 
 class Session:
@@ -81,11 +87,14 @@ class Session:
         tables: probability tables of its priors.
         header: of the stream.
         device: where to compute.
+        span: around the work of "entropy", "transfer" and "checksum"; the rest is that of the networks.
     """
 
-    def __init__(self, network: HyTIP, tables: Tables, header: StreamHeader, device: torch.device):
+    def __init__(self, network: HyTIP, tables: Tables, header: StreamHeader, device: torch.device,
+                 span: Span = nullcontext):
         self._network, self._tables, self._header = network, tables, header
         self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
+        self._span = span
         self._memory: Memory | None = None
         self._bounds = {intra: self._section_bounds(intra) for intra in (True, False)}
 
@@ -100,31 +109,44 @@ class Session:
         """The next frame must be intra."""
         self._memory = None
 
-    @torch.inference_mode()
     def encode(self, pixels: Tensor, number: int, header: FrameHeader) -> EncodedPart:
-        """Code one frame.
+        """Code one frame. Arguments and errors as in `start` and in what it returns."""
+        return self.start(pixels, number, header)()
+
+    @torch.inference_mode()
+    def start(self, pixels: Tensor, number: int, header: FrameHeader) -> Callable[[], EncodedPart]:
+        """Run the networks on one frame, without waiting for the device.
 
         Args:
             pixels: uint8 (3, H, W).
             number: of the frame, from 0.
 
+        Returns:
+            The rest, on the host: codes the symbols; to be called once, on whatever thread, also when the next frame
+            has been started. It raises a StreamError if the networks gave something that cannot be coded.
+
         Raises:
             InputError: the model lacks the QP.
-            StreamError: the networks give something that cannot be coded.
         """
         self._check_qp(header.intra, header.qp)
-        coder = StreamEncoder(self._tables)
+        coder, download = StreamEncoder(self._tables, self._span), Download()
         source = pad_to_multiple(self._arithmetic.frame(pixels), self._header.align)
         coded = self._network.code_frame(coder, source, self._memory, header)
         frame = self._crop(coded.frame)
-        # A section may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
-        sections = {name: data.ljust(self._bounds[header.intra][name][0], b"\0")
-                    for name, data in coder.sections().items()}
-        packet = Packet(number=number, intra=header.intra, qp=header.qp, frame_type=header.frame_type,
-                        forget_feature=header.forget_feature, sections=sections, symbols=coder.checksum,
-                        pixels=_pixel_checksum(frame))
+        with self._span("checksum"):
+            check = download.start(self._examine(frame, to_pixels(frame)))
         self._memory = coded.memory
-        return EncodedPart(packet.pack(), number, header, frame, coded, packet.section_sizes())
+
+        def finish() -> EncodedPart:
+            # A section may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
+            sections = {name: data.ljust(self._bounds[header.intra][name][0], b"\0")
+                        for name, data in coder.sections().items()}
+            download.wait()
+            packet = Packet(number=number, intra=header.intra, qp=header.qp, frame_type=header.frame_type,
+                            forget_feature=header.forget_feature, sections=sections, symbols=coder.checksum,
+                            pixels=_checksum_of(check))
+            return EncodedPart(packet.pack(), number, header, frame, coded, packet.section_sizes())
+        return finish
 
     @torch.inference_mode()
     def decode(self, packet: Packet) -> DecodedFrame:
@@ -135,20 +157,31 @@ class Session:
         """
         self._check_qp(packet.intra, packet.qp)
         header = packet.header(self._header.aligned)
-        coder = StreamDecoder(self._tables, packet.sections)
+        coder = StreamDecoder(self._tables, packet.sections, self._span)
         try:
             coded = self._network.code_frame(coder, None, self._memory, header)
             if coder.checksum != packet.symbols:
                 raise StreamError("the decoded symbols are not those of the encoder")
             coder.finish()
             frame = self._crop(coded.frame)
-            matches = _pixel_checksum(frame) == packet.pixels
+            with self._span("checksum"):
+                rounded = to_pixels(frame)
+                matches = _checksum_of(self._examine(frame, rounded)) == packet.pixels
             if self._header.portable and not matches:
                 raise StreamError("the decoded frame is not that of the encoder")
         except StreamError as error:
             raise StreamError(f"{error}; {self._cause()}") from None
         self._memory = coded.memory
-        return DecodedFrame(packet.number, header, frame, coded, packet.section_sizes(), packet.size(), matches)
+        return DecodedFrame(packet.number, header, frame, coded, rounded, packet.section_sizes(), packet.size(),
+                            matches)
+
+    @cached_property
+    def _checksum(self) -> PixelChecksum:
+        return PixelChecksum((self._header.height, self._header.width), self._arithmetic.device)
+
+    def _examine(self, frame: Tensor, rounded: Tensor) -> Tensor:
+        """The checksum and whether the frame has a NaN, which is all that is not finite in [0, 1]: int64 (2,)."""
+        return torch.stack((self._checksum(rounded), frame.amax().isnan().long()))
 
     def _crop(self, frame: Tensor) -> Tensor:
         return crop(frame, (self._header.height, self._header.width))
