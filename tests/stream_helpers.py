@@ -74,3 +74,16 @@ def encode(codec: Codec, frames: list[Tensor], plan: CodingPlan = PLAN, **option
 
 def decode(codec: Codec, stream: bytes, **options) -> list[DecodedFrame]:
     return list(codec.decode(io.BytesIO(stream), **options))
+
+
+def coded(codec, frames, plan=PLAN, **options):
+    """The parts that hold frames, and the stream."""
+    parts = encode_parts(codec, frames, plan, **options)
+    return parts[1:-1], b"".join(part.data for part in parts)
+
+
+def same(encoded, decoded) -> bool:
+    """Bit for bit, in all that is known of a frame."""
+    return (torch.equal(encoded.frame, decoded.frame) and encoded.header == decoded.header
+            and encoded.number == decoded.number and encoded.sizes == decoded.sizes and decoded.matches
+            and decoded.size == len(encoded.data) and torch.equal(encoded.coded.frame, decoded.coded.frame))

@@ -3,14 +3,18 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import write_frames
 from helpers import ROOT, TINY_FLAGS
 from seeded import seeded_video
+from util.cli.streams import build_codec
+from util.coding.session import Session
 
 
 @pytest.fixture
@@ -182,6 +186,55 @@ def test_bad_input(hytip, weights, clip, tmp_path, monkeypatch, flags, words):
     assert err.startswith("HyTIP: error: ") and err.count("\n") == 1
     assert all(word in err for word in words), err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_verification_notices_a_decoder_that_differs(hytip, weights, clip, tmp_path, monkeypatch):
+    """By a last bit of one value in one frame, which no checksum of the stream tells."""
+    decode = Session.decode
+
+    def differing(self, packet):
+        decoded = decode(self, packet)
+        if packet.number != 2:
+            return decoded
+        frame = decoded.frame.clone()
+        frame[0, 1, 5, 7] = frame[0, 1, 5, 7].nextafter(torch.tensor(2.0))
+        return replace(decoded, frame=frame)
+    monkeypatch.setattr(Session, "decode", differing)
+    (tmp_path / "x.bin").write_bytes(b"what was there")
+    status, out, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, "--compress",
+                             "--input", clip, "--output", tmp_path / "x.bin", "--verify")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert f"--verify: frame 3 of {tmp_path / 'x.bin'} decodes differently; nothing was written" in err
+    assert (tmp_path / "x.bin").read_bytes() == b"what was there"
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "x.bin"}
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_are_the_same_when_the_host_works_behind_the_networks(run, hytip, weights, data, clip, tmp_path,
+                                                                    monkeypatch):
+    """As on a GPU: streams, reports, frames, and how many there are before damage."""
+    def everything(folder):
+        flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--save_dir", folder / "set")
+        run("--compress", *flags, "--test_seq_len", 5, "--gop", 3, "--PNG_FILE", "--verify")
+        run("--compress", "--input", clip, "--output", folder / "x.bin")
+        run("--decompress", "--input", folder / "x.bin", "--output", folder / "frames")
+        (folder / "cut.bin").write_bytes((folder / "x.bin").read_bytes()[:-100])
+        status, _, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, "--decompress",
+                               "--input", folder / "cut.bin", "--output", folder / "cut")
+        assert status == 2
+        return {path: data for path, data in contents(folder).items() if path.suffix != ".json"}, \
+            err.replace(str(folder), "")
+
+    def build(arguments):
+        codec = build_codec(arguments)
+        codec.behind = 1
+        return codec
+    plainly = everything(tmp_path / "plainly")
+    monkeypatch.setattr("util.cli.streams.build_codec", build)
+    assert everything(tmp_path / "behind") == plainly and len(plainly[0]) > 15
 
 
 def test_a_failed_compression_leaves_nothing(hytip, weights, clip, tmp_path):

@@ -26,9 +26,13 @@ class Download:
             self._done.synchronize()
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device. Pageable memory would make the host wait for all work that is queued."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def upload(values: np.ndarray, like: Tensor) -> Tensor:
     """Integers of the host as numbers in the format and on the device of `like`."""
-    tensor = torch.from_numpy(values)
-    if like.is_cuda:
-        tensor = tensor.pin_memory().to(like.device, non_blocking=True)
-    return tensor.to(like.device, like.dtype)
+    return to_device(torch.from_numpy(values), like.device).to(like.dtype)

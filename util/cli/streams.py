@@ -1,9 +1,12 @@
 """`--compress` and `--decompress`, of data sets and of single files."""
 import argparse
 import hashlib
+import itertools
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +31,7 @@ from util.cli.datasets import (
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
+from util.coding.overlap import in_order
 from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
 from util.evaluation.evaluate import gop_averages, measure
@@ -61,15 +65,19 @@ def run_decompress(arguments: argparse.Namespace) -> None:
 
 
 class _Tap:
-    """Passes frames on and keeps the last one, the source of the part that comes next."""
+    """Passes frames on and keeps them until the part that was made of them has come."""
 
     def __init__(self, frames: Iterable[Tensor]):
-        self._frames, self.last = frames, None
+        self._frames, self._passed = frames, deque()
 
     def __iter__(self) -> Iterator[Tensor]:
         for frame in self._frames:
-            self.last = frame
+            self._passed.append(frame)
             yield frame
+
+    def take(self) -> Tensor:
+        """The source of the part that comes next."""
+        return self._passed.popleft()
 
 
 def _digest(part: EncodedPart | DecodedFrame) -> bytes:
@@ -159,12 +167,11 @@ def _decompress_file(arguments: argparse.Namespace) -> None:
         options = video_options(arguments)
         with open_sink(arguments.output, header.height, header.width, options, header.rate) as write, \
                 tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
+            writes = (partial(write, frame.pixels) for frame in itertools.chain((first,), frames))
             try:
-                while first is not None:
-                    write(first.pixels)
+                for _ in in_order(writes, codec.behind):
                     count += 1
                     bar.update()
-                    first = next(frames, None)
             except StreamError as error:
                 failure = error
     if failure:
@@ -200,7 +207,7 @@ def _compress_sequence(codec: Codec, arguments: argparse.Namespace, sequence: Se
     tap, rows, memory = _Tap(source), [], None
     with _outputs(arguments, path.parent.parent, sequence, source.height, source.width) as write:
         for part in _encode(codec, arguments, tap, source, plan, path):
-            rows.append(_row(codec, arguments, part, memory, tap.last))
+            rows.append(_row(codec, arguments, part, memory, tap.take()))
             memory = part.coded.memory
             write(part.frame[0])
     return rows

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
-from models.entropy.stream import StreamError
+from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
 from models.hytip import HyTIP
 from util.arithmetic import Arithmetic, choose_arithmetic
@@ -29,6 +30,7 @@ from util.checkpoint import fingerprint, load_model
 from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end
 from util.coding.decoding import DecodedStream, warn
 from util.coding.gop import CodingPlan
+from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
@@ -54,10 +56,18 @@ class Codec:
     Args:
         model: with float32 weights; `arithmetic` places it.
         arithmetic: the device, and the number format of the streams that it makes unless told otherwise.
+
+    Attributes:
+        behind: how many frames the host may still be working on, on a thread, while the networks have gone on to the
+            next; each part of a stream then comes so many frames later. 1 on a GPU; 0 on a CPU, whose cores the
+            networks keep busy. The bytes are the same.
+        span: around the host's work on "entropy", "transfer" and "checksum", for those who time it.
     """
 
     def __init__(self, model: HyTIP, arithmetic: Arithmetic):
         self.arithmetic = arithmetic
+        self.behind = int(arithmetic.device.type == "cuda")
+        self.span: Span = nullcontext
         self.tables = Tables.of({"iz": model.intra.bit_estimator_z, "mz": model.motion.bit_estimator_z_mv,
                                  "rz": model.inter.bit_estimator_z})
         identity = f"{fingerprint(model)} {_describe(model.config)}".encode()
@@ -96,7 +106,7 @@ class Codec:
         return self._networks[arithmetic]
 
     def session(self, header: StreamHeader) -> Session:
-        return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device)
+        return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device, self.span)
 
     def compress(self, frames: Iterable[Tensor], plan: CodingPlan, **options) -> Iterator[bytes]:
         """The stream piece by piece, as the frames come. Arguments and errors as in `encode`."""
@@ -104,7 +114,7 @@ class Codec:
 
     def encode(self, frames: Iterable[Tensor], plan: CodingPlan, *, portable: bool = False,
                rate: Fraction | None = None, color: str = "", align: int = 16) -> Iterator[EncodedPart]:
-        """The parts of the stream, each as soon as its frame has come: header, frames, end marker.
+        """The parts of the stream, each as soon as its frame (and `behind` more) has come: header, frames, end marker.
 
         Args:
             frames: uint8 RGB (3, H, W), all of one size; at least one.
@@ -126,14 +136,20 @@ class Codec:
                               device=device if device in DEVICES else "other", rate=rate, color=color,
                               gop=plan.gop, qp=plan.qp, intra_qp=plan.intra_qp,
                               fingerprint=self.fingerprint, tables=self.tables.checksum())
-        session, number = self.session(header), -1
+        session, count = self.session(header), 0
+
+        def started() -> Iterator[Callable[[], EncodedPart]]:
+            nonlocal count
+            for number, pixels in enumerate(itertools.chain((first,), frames)):
+                if pixels.dtype != torch.uint8 or tuple(pixels.shape) != (3, header.height, header.width):
+                    raise InputError(f"frame {number + 1} is {pixels.dtype} {tuple(pixels.shape)}; all frames must be "
+                                     f"uint8 (3, {header.height}, {header.width})")
+                yield session.start(pixels, number, plan.header(number, header.aligned))
+                count += 1
+
         yield EncodedPart(header.pack())
-        for number, pixels in enumerate(itertools.chain((first,), frames)):
-            if pixels.dtype != torch.uint8 or tuple(pixels.shape) != (3, header.height, header.width):
-                raise InputError(f"frame {number + 1} is {pixels.dtype} {tuple(pixels.shape)}; all frames must be "
-                                 f"uint8 (3, {header.height}, {header.width})")
-            yield session.encode(pixels, number, plan.header(number, header.aligned))
-        yield EncodedPart(pack_end(number + 1))
+        yield from in_order(started(), self.behind)
+        yield EncodedPart(pack_end(count))
 
     def decompress(self, file: BinaryIO, **options) -> Iterator[Tensor]:
         """The frames of a stream, uint8 (3, H, W), as the bytes come. Arguments and errors as in `decode`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
-from models.entropy.transfer import Download
+from models.entropy.transfer import Download, to_device
 from models.hytip import HyTIP
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame, FrameHeader, Memory
@@ -130,6 +130,8 @@ class Session:
         """
         self._check_qp(header.intra, header.qp)
         coder, download = StreamEncoder(self._tables, self._span), Download()
+        with self._span("transfer"):
+            pixels = to_device(pixels, self._arithmetic.device)
         source = pad_to_multiple(self._arithmetic.frame(pixels), self._header.align)
         coded = self._network.code_frame(coder, source, self._memory, header)
         frame = self._crop(coded.frame)
