@@ -2,6 +2,7 @@
 import gc
 import io
 import threading
+import time
 import weakref
 
 import pytest
@@ -104,6 +105,18 @@ def test_nothing_runs_after_the_caller_has_stopped(behind):
     results.close()
     count = len(done)
     assert count <= 2 + behind and not workers()
+
+
+def test_what_still_waits_is_given_up():
+    done = []
+
+    def slow(n: int):
+        time.sleep(0.3)
+        done.append(n)
+    results = in_order((doing(n) if n < 2 else (lambda n=n: slow(n)) for n in range(10)), 2)
+    next(results), next(results)                                    # 2 is running, 3 waits for it
+    results.close()
+    assert done in ([], [2])
 
 
 # Streams

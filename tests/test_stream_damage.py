@@ -1,12 +1,15 @@
 """Streams that were cut, changed or forged, and decoders that compute something else: all of it is told."""
 import io
+import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from stream_helpers import clip, codec_of, coded, decode, encode, encode_parts, same, tiny_codec, wild_codec
 
 from helpers import seeded_model
+from models.entropy import stream as stream_coder
 from models.entropy.stream import StreamError
 from util.coding.bitstream import SYNC, Packet, pack_end
 from util.coding.decoding import StreamWarning
@@ -132,13 +135,19 @@ def test_equal_symbols_but_another_frame_is_a_warning_or_an_error(portable):
         assert not frame.matches
 
 
+def packets_of(stream: bytes) -> list[Packet]:
+    """All packets of a stream of the tiny codec."""
+    reader = StreamReader(io.BytesIO(stream))
+    bounds = tiny_codec().session(reader.header).bounds
+    return list(itertools.takewhile(lambda p: isinstance(p, Packet), iter(lambda: reader.next_packet(bounds), None)))
+
+
 def repacked(stream: bytes, number: int, **changes) -> bytes:
     """The stream with something else in one packet, whose own checksum is right."""
-    reader = StreamReader(io.BytesIO(stream))
-    session, data = tiny_codec().session(reader.header), [reader.header.pack()]
-    while isinstance(packet := reader.next_packet(session.bounds), Packet):
-        data.append((replace(packet, **changes) if packet.number == number else packet).pack())
-    return b"".join([*data, pack_end(packet)])
+    packets = packets_of(stream)
+    packets[number] = replace(packets[number], **changes)
+    head = StreamReader(io.BytesIO(stream)).header.pack()
+    return b"".join([head, *(packet.pack() for packet in packets), pack_end(len(packets))])
 
 
 @pytest.mark.parametrize("portable", [False, True])
@@ -146,6 +155,15 @@ def test_other_symbols_than_the_encoder_counted_are_an_error(portable):
     _, stream = coded(tiny_codec(), clip(3, 32, 32), portable=portable)
     frames, error = collect(repacked(stream, 1, symbols=12345))
     assert len(frames) == 1 and "frame 2: the decoded symbols are not those of the encoder; " in error
+
+
+def test_a_section_with_more_than_its_symbols_is_an_error(monkeypatch):
+    pack, more = stream_coder._pack, (np.arange(8, dtype=np.int32), tiny_codec().tables.y.models[9])
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_coder, "_pack", lambda runs: pack([*runs, more]))
+        stream = encode(tiny_codec(), clip(1, 32, 32))
+    frames, error = collect(stream)
+    assert not frames and "frame 1: section iz holds more than its symbols; " in error
 
 
 @pytest.mark.parametrize("portable", [False, True])
