@@ -35,11 +35,13 @@ def round_coarsely(value: Tensor) -> None:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)                                        # whatever mode the first test is in
 def tiny_codec(motion: str = "Motion", inter: str = "Inter") -> Codec:
     return codec_of(exact_model(motion, inter))
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)
 def wild_codec() -> Codec:
     """Weights whose scales span the whole ladder and whose latents leave the tables."""
     model = exact_model()
