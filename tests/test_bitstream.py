@@ -175,7 +175,7 @@ def test_foreign_streams_are_named():
             (b"\x89PNG" + stream, "no HyTIP stream"), (b"", "within its header"), (stream[:10], "within its header"),
             (stream[:3] + b"\1" + stream[4:], "version 1 is not 2"),
             (stream[:6] + b"\x21" + stream[7:], "header of the stream is damaged"),
-            (resealed(stream, poke(4, 0x13)), "arithmetic mode 3"), (resealed(stream, poke(5, 0)), "width 0"),
+            (resealed(stream, poke(4, 0x15)), "arithmetic mode 5"), (resealed(stream, poke(5, 0)), "width 0"),
             (resealed(stream, poke(-10, stream[15] ^ 1)), "other weights or configurations"),
             (resealed(stream, poke(-1, 1)), "tables differ")):
         with pytest.raises(StreamError, match=message) as caught:
