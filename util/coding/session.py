@@ -191,8 +191,9 @@ class Session:
     def _cause(self) -> str:
         if self._header.portable:
             return "the stream is damaged or was not made by this program; get a fresh copy"
-        return (f"it was coded in float32 on {self._header.device}, and other devices, instruction sets or numbers "
-                "of threads compute differently; decode where it was encoded, or encode with --portable")
+        return (f"it was coded in {self._header.arithmetic} on {self._header.device}, and other devices, "
+                "instruction sets or numbers of threads compute differently; decode where it was encoded, or encode "
+                "with --portable")
 
     def _check_qp(self, intra: bool, qp: int) -> None:
         rates = 4 if intra and not self._network.config.variable_rate else 64
