@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 
 import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config  # noqa: E402
 from util.training.clip_loss import ClipLoss  # noqa: E402
@@ -25,8 +26,7 @@ COLUMNS = ("step", "phase", "p_frames", "batch", "crop", "accumulate", "amp", "s
            "device")
 
 
-def build(step: Step) -> TrainedNetwork:
-    folder = ROOT / "config"
+def build(step: Step, folder: Path = ROOT / "config") -> TrainedNetwork:
     config = ModelConfig(intra=load_config(folder / "Intra.yml", IntraConfig),
                          motion_estimation=load_config(folder / "MENet.yml", MotionEstimationConfig),
                          motion=load_config(folder / step.cond_motion_coder_conf, MotionConfig),
@@ -34,13 +34,19 @@ def build(step: Step) -> TrainedNetwork:
     return TrainedNetwork(config, step.Pretrain_frame_feature)
 
 
-def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.Namespace) -> dict:
-    """Time whole optimizer steps: forward, backward, clipping, Adam."""
+def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.Namespace,
+            folder: Path = ROOT / "config") -> dict:
+    """Time whole optimizer steps: forward, backward, clipping, Adam. `macs` counts their multiply-adds.
+
+    Args:
+        arguments: the flags below.
+        folder: of the configuration files.
+    """
     on_gpu = device.type == "cuda"
     batch = arguments.batch_size or (phase.batch_size if on_gpu else 1)
     crop = arguments.crop_size or (256 if on_gpu else 64)
     torch.manual_seed(0)
-    network = build(step).to(device).train()
+    network = build(step, folder).to(device).train()
     parameters = list(network.select(phase).values())
     types = step.index_map_training or (0,) * (phase.p_frames + 1)
     plan = phase.stage_plan(variable_rate=network.codec.config.variable_rate, through_references=step.FGOP_Inter_XtRNN,
@@ -59,7 +65,8 @@ def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    run_step()                                                         # warms up, and makes Adam's state
+    with FlopCounterMode(display=False) as counter:
+        run_step()                                                     # warms up, and makes Adam's state
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -71,7 +78,8 @@ def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.
     seconds = (time.perf_counter() - started) / arguments.repeat
     peak = torch.cuda.max_memory_allocated() / 2 ** 30 if on_gpu else _peak_of_process()
     return {"p_frames": phase.p_frames, "batch": batch, "crop": crop, "steps_per_s": f"{1 / seconds:.3g}",
-            "clips_per_s": f"{batch / seconds:.3g}", "peak_GiB": f"{peak:.2f}"}
+            "clips_per_s": f"{batch / seconds:.3g}", "peak_GiB": f"{peak:.2f}",
+            "macs": counter.get_total_flops() / 2}
 
 
 def _peak_of_process() -> float:
@@ -80,7 +88,7 @@ def _peak_of_process() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 9, 12], help="of train_cfg/schedule.yml")
     parser.add_argument("--batch_size", type=int, help="default: the phase's on a GPU, 1 on a CPU")
@@ -89,7 +97,11 @@ def main() -> None:
     parser.add_argument("--amp", choices=["off", "bfloat16"], default="off")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     device = torch.device(arguments.device)
     torch.backends.cudnn.benchmark = True
     steps = read_schedule(TRAIN_CFG / "schedule.yml")

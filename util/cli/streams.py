@@ -4,9 +4,8 @@ import hashlib
 import itertools
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +37,7 @@ from util.evaluation.evaluate import gop_averages, measure
 from util.evaluation.metrics import METRICS
 from util.evaluation.report import FrameResult, write_report
 from util.files import atomic_path
+from util.stopwatch import each
 
 PIPE = Path("-")
 
@@ -53,7 +53,7 @@ def run_compress(arguments: argparse.Namespace) -> None:
     if arguments.input is None:
         _compress_datasets(arguments)
     else:
-        _compress_file(arguments)
+        compress_file(arguments, build_codec)
 
 
 def run_decompress(arguments: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def run_decompress(arguments: argparse.Namespace) -> None:
     if arguments.input is None:
         _decompress_datasets(arguments)
     else:
-        _decompress_file(arguments)
+        decompress_file(arguments, build_codec)
 
 
 class _Tap:
@@ -96,9 +96,10 @@ def _encode(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Tensor
             temporary = stack.enter_context(atomic_path(path))
             file = stack.enter_context(temporary.open("wb"))
         bar = stack.enter_context(tqdm(total=source.length, desc=source.name, unit="frame", disable=None))
-        for part in codec.encode(frames, plan, portable=arguments.portable, rate=source.rate, color=source.color,
-                                 align=arguments.align_factor):
-            file.write(part.data)
+        for part in codec.encode(each(frames, codec.span, "io"), plan, portable=arguments.portable, rate=source.rate,
+                                 color=source.color, align=arguments.align_factor):
+            with codec.span("io"):
+                file.write(part.data)
             if part.number is not None:
                 if arguments.verify:
                     digests.append(_digest(part))
@@ -120,7 +121,8 @@ def _verify(codec: Codec, written: Path, path: Path, digests: list[bytes]) -> No
 
 # Single files
 
-def _compress_file(arguments: argparse.Namespace) -> None:
+def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
+    """`--input`, a video or a folder, to `--output`, a stream, with the codec that `build` gives."""
     if arguments.output is None:
         raise InputError("--compress --input needs --output FILE")
     if len(arguments.QP) > 1:
@@ -130,7 +132,7 @@ def _compress_file(arguments: argparse.Namespace) -> None:
     source = open_source(arguments.input, video_options(arguments, arguments.frames), say)
     if arguments.test_crop:
         source = CenterCrop(source, arguments.crop_factor)
-    codec = build_codec(arguments)
+    codec = build(arguments)
     plan, = coding_plans(arguments, codec.network("float32").config.variable_rate, ())
     frames = sum(1 for _ in _encode(codec, arguments, source, source, plan, arguments.output))
     print(f"{frames} frames of {source.width}x{source.height} in {arguments.output}"
@@ -152,11 +154,14 @@ def _stream(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _decompress_file(arguments: argparse.Namespace) -> None:
-    """A damaged stream still gives the frames before the damage, and then the error."""
+def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
+    """`--input`, a stream, to `--output`, a folder or video, with the codec that `build` gives.
+
+    A damaged stream still gives the frames before the damage, and then the error.
+    """
     if arguments.output is None:
         raise InputError("--decompress --input needs --output, a folder for PNG frames or a video file")
-    codec = build_codec(arguments)
+    codec = build(arguments)
     count, failure = 0, None
     with _stream(arguments.input) as file:
         stream = codec.decode(file, keep_going=arguments.keep_going, max_pixels=arguments.max_pixels, report=say)
@@ -167,7 +172,7 @@ def _decompress_file(arguments: argparse.Namespace) -> None:
         options = video_options(arguments)
         with open_sink(arguments.output, header.height, header.width, options, header.rate) as write, \
                 tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
-            writes = (partial(write, frame.pixels) for frame in itertools.chain((first,), frames))
+            writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
             try:
                 for _ in in_order(writes, codec.behind):
                     count += 1
@@ -178,6 +183,17 @@ def _decompress_file(arguments: argparse.Namespace) -> None:
         raise StreamError(f"{failure} ({count} frames were written to {arguments.output})")
     print(f"{count} frames of {header.width}x{header.height} in {arguments.output}",
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
+
+
+def _writing(codec: Codec, write: Callable[[Tensor], None], frame: DecodedFrame) -> Callable[[], None]:
+    """What is left to do with a frame once its pixels are on the host."""
+    with codec.span("transfer"):
+        pixels = frame.pixels
+
+    def finish() -> None:
+        with codec.span("io"):
+            write(pixels)
+    return finish
 
 
 # Data sets

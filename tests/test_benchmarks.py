@@ -1,0 +1,153 @@
+"""The benchmark command: runs to its end, says what it measured and on what; no time is judged here."""
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main, parse
+from benchmarks.coding import KINDS, PARTS, Bench, Setting
+from benchmarks.machine import peak_memory
+from benchmarks.networks import ConditionalFrame, Rounding, eager, multiply_adds
+from benchmarks.report import markdown
+from helpers import ROOT, TINY_FLAGS, full_config, seeded_model, tiny_config
+from models.hytip import HyTIP
+from seeded import seeded_video
+from util.arithmetic import Arithmetic
+from util.coding.gop import CodingPlan
+from util.evaluation.complexity import count_macs
+from util.stopwatch import Stopwatch, each
+
+CPU = torch.device("cpu")
+PLAN = CodingPlan(qp=30, intra_qp=30)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> tuple[dict, str, str]:
+    """The results of `--quick`, its Markdown, and what was printed."""
+    output = tmp_path_factory.mktemp("benchmark") / "quick"
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "--quick", "--output", str(output)], cwd=ROOT,
+                          capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return json.loads(output.with_suffix(".json").read_text()), output.with_suffix(".md").read_text(), done.stdout
+
+
+def test_everything_is_measured(quick):
+    results, _, _ = quick
+    assert set(results) == {"machine", "settings", "peaks", "coding", "ratios", "training"}
+    rows = [row for row in results["coding"] if row["device"] == "cpu"]
+    assert {(row["kind"], row["precision"]) for row in rows} == {(k, p) for k in KINDS for p in ("float32", "bfloat16")}
+    for row in rows:
+        assert (row["width"], row["height"], row["frames"], row["threads"], row["rounds"]) == (64, 48, 3, 1, 1)
+        assert set(row["seconds"]) == {"total", *PARTS} and row["macs"] > 1e6
+        assert sum(row["seconds"][part] for part in PARTS) == pytest.approx(row["seconds"]["total"])
+        assert row["seconds"]["io"] > 0 and (row["seconds"]["entropy"] > 0) == (row["kind"] != "test")
+        assert row["peak_GiB"] is None or 0.05 < row["peak_GiB"] < 20
+    ratios = results["ratios"][0]
+    assert ratios["device"] == "cpu" and ratios["plain_seconds"] > 0 and len(ratios["rows"]) == 4
+    for row in ratios["rows"]:
+        assert row["ratio"] == pytest.approx(row["seconds"] / ratios["plain_seconds"], rel=0.9)
+        assert row["target"] == {"float32": 0.90, "bfloat16": 0.57}[row["precision"]]
+    assert results["training"][0]["step"] == 12 and results["training"][0]["steps_per_s"] > 0
+    assert all(rate > 1e8 for rate in results["peaks"]["cpu"].values())
+
+
+def test_the_machine_is_named(quick):
+    machine, settings = quick[0]["machine"], quick[0]["settings"]
+    assert machine["cpu"] and machine["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+    assert set(machine["versions"]) >= {"python", "torch", "constriction"} and machine["cores"] >= 1
+    assert machine["versions"]["torch"] == torch.__version__.split("+")[0] and len(machine["date"]) == 25
+    assert settings["quick"] and settings["threads"] == 1
+
+
+def test_the_tables_say_the_same(quick):
+    results, text, printed = quick
+    assert printed.strip() == text.strip() == markdown(results).strip()
+    for head in ("# Benchmark", "## Beside one conditional P-frame", "## Coding", "## Training"):
+        assert head in text
+    for table in text.split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.count("|") for line in table.strip().splitlines()}) == 1
+    if not torch.cuda.is_available():
+        assert results["machine"]["gpu"] is None and text.count("not measured") == 4
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--sizes", "416"), "--sizes 416"), (("--sizes", "0x5"), "--sizes 0x5"), (("--repeat", "0"), "--repeat 0"),
+    (("--frames", "2"), "--frames 2"), (("--steps", "13"), "--steps 13"), (("--only", "all"), "--only"),
+    (("--precisions", "int8"), "--precisions"), (("--", "--QP", "99"), "--QP 99"), (("--", "--oops"), "--oops")])
+def test_bad_flags_are_one_line(capsys, flags, words):
+    assert main(list(flags)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("benchmarks: error: ") and err.count("\n") == 1 and words in err
+
+
+def test_flags_of_the_model_are_passed_on():
+    assert parse([]).model == ["--untrained"]
+    assert parse(["--frames", "4", "--", "--weights", "x", "--QP", "7"]).model == ["--weights", "x", "--QP", "7"]
+
+
+# What is measured
+
+def test_the_plain_form_computes_the_same():
+    model, frames = Arithmetic(CPU).place(seeded_model(tiny_config())), seeded_video(3, 48, 64)[:, None]
+    plain = eager(model)
+    assert all(not getattr(module, "inplace", False) for module in plain.modules())
+    assert any(getattr(module, "inplace", False) for module in model.modules())
+    assert all(value.is_contiguous() for value in plain.parameters())
+    memories = [None, None]
+    with torch.no_grad():
+        for n, frame in enumerate(frames):
+            coded = [network.code_frame(Rounding(), frame, memory, PLAN.header(n, (48, 64)))
+                     for network, memory in zip((model, plain), memories)]
+            memories = [c.memory for c in coded]
+            torch.testing.assert_close(coded[0].frame, coded[1].frame, rtol=0, atol=1e-3)
+    assert ConditionalFrame(plain, list(frames), PLAN).seconds() > 0
+
+
+def test_multiply_adds_are_those_of_the_complexity_report():
+    model = HyTIP(full_config()).eval().requires_grad_(False)
+    size = (192, 384)
+    for decode in (False, True):
+        macs = count_macs(model, decode)
+        three, four = (n * multiply_adds(model, PLAN, n, size, decode) for n in (3, 4))
+        expected = 1e3 * (macs.convolutions + macs.attention) * size[0] * size[1]
+        assert four - three == pytest.approx(expected, rel=1e-3)
+
+
+def test_padding_counts():
+    model = seeded_model(tiny_config())
+    assert multiply_adds(model, PLAN, 3, (33, 65), False) == multiply_adds(model, PLAN, 3, (33, 70), False)
+    assert multiply_adds(model, PLAN, 3, (65, 65), False) > multiply_adds(model, PLAN, 3, (64, 65), False)
+
+
+def test_variants_that_the_device_lacks_are_left_out(monkeypatch):
+    monkeypatch.setattr("util.arithmetic.is_supported", lambda dtype, device: dtype != torch.float16)
+    setting = Setting(width=32, height=32, frames=3, device="cpu", precisions=("float32", "float16"), threads=1,
+                      repeat=3, budget=0.0, model=("--untrained", *map(str, TINY_FLAGS)))
+    with Bench(setting) as bench:
+        assert list(bench.codecs) == ["float32"]
+        assert list(bench.rounds()) == [0]                          # no time for a second one
+        split = bench.split("encode", "float32")
+    assert set(split) == {"total", *PARTS} and not bench.frames.exists()
+
+
+def test_peak_memory_is_that_of_the_block():
+    with peak_memory(CPU) as large:
+        torch.zeros(100_000_000)
+    with peak_memory(CPU) as small:
+        torch.zeros(1000)
+    if large.GiB is not None:
+        assert 0.3 < large.GiB - small.GiB < 0.6
+
+
+def test_a_stopwatch_adds_up_spans_by_name():
+    stopwatch = Stopwatch(CPU)
+    with stopwatch("a"):
+        pass
+    first = stopwatch.seconds["a"]
+    with pytest.raises(ValueError), stopwatch("a"):
+        raise ValueError
+    assert list(each([1, 2, 3], stopwatch, "b")) == [1, 2, 3]
+    assert stopwatch.seconds["a"] > first > 0 and set(stopwatch.seconds) == {"a", "b"}
