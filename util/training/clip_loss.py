@@ -26,9 +26,10 @@ class ClipLoss(nn.Module):
         distortion = Distortion(ssim)
         self._coder = ClipCoder(network.codec, plan, distortion, network.head)
         self._loss, self._anchor, self._amp = loss, anchor, amp
-        self._lambdas = None
-        if network.codec.config.variable_rate:
-            self._lambdas = distortion.lambdas_of_rates(quality_level)
+        variable = network.codec.config.variable_rate
+        self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level) if variable else None,
+                             persistent=False)
+        self.to(next(network.parameters()).device)                  # lambdas stay where they are needed
         self._lambda = distortion.lambda_of_level(quality_level)
 
     def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor) -> tuple[Tensor, Terms]:
@@ -40,7 +41,7 @@ class ClipLoss(nn.Module):
         """
         variable = self._lambdas is not None
         clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys))
-        scale = PSNR_SCALE * (self._lambdas.to(qp.device)[qp] if variable else self._lambda)
+        scale = PSNR_SCALE * (self._lambdas[qp] if variable else self._lambda)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self._amp):
             results = self._coder(clips)
         means = {name: sum(terms[name].detach() for terms in results) / len(results) for name in results[0]}

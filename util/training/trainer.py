@@ -6,13 +6,12 @@ number changes nothing but rounding, and a run that is interrupted and resumed r
 """
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -28,13 +27,8 @@ from util.training.options import TrainingOptions
 from util.training.records import Records, progress_text
 from util.training.schedule import Phase
 from util.training.signals import Stopped, StopSignal
+from util.training.steps import HUGE_LOSS, OptimizerSteps, StepReport
 from util.training.validation import Validation
-
-HUGE_LOSS = 10_000
-"""A step with a larger loss is skipped."""
-
-GRADIENT_BOUND = 5.0
-"""Gradients are clipped to plus or minus this, value by value."""
 
 
 @dataclass
@@ -107,9 +101,9 @@ class Trainer:
     def _begin(self, phase: Phase) -> None:
         """Choose the parameters; a new Adam, or the one of the interrupted run."""
         chosen = list(self.network.select(phase).values())
-        self.optimizer = Adam(chosen, lr=phase.lr)
+        self.steps = OptimizerSteps(chosen, phase.lr, lag=1 if self.team.device.type == "cuda" else 0)
         if self._resumed is not None and self.progress.phase == phase.name:
-            self.optimizer.load_state_dict(self._resumed["optimizer"])
+            self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
         self.progress.phase = phase.name
         plan = phase.stage_plan(variable_rate=self.network.codec.config.variable_rate,
@@ -128,7 +122,7 @@ class Trainer:
         Raises:
             Stopped: by a signal, after everything was saved.
         """
-        for group in self.optimizer.param_groups:
+        for group in self.steps.optimizer.param_groups:
             group["lr"] = phase.lr_at(self.progress.epoch)
         order = EpochOrder(self.options.seed, self.progress.epoch, len(self.setup.clips.clips), phase.train_len,
                            self.options.batch_size or phase.batch_size)
@@ -149,8 +143,10 @@ class Trainer:
                     stopping = self._update(sums, bar)
                     sums = None
                     if stopping:
+                        self._account(self.steps.drain(), bar)
                         self._save_last()
                         raise Stopped
+            self._account(self.steps.drain(), bar)
 
     def _loader(self, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch]) -> DataLoader:
         workers = self.options.num_workers
@@ -173,41 +169,44 @@ class Trainer:
         return found if sums is None else {name: value + sums[name] for name, value in found.items()}
 
     def _update(self, sums: dict[str, Tensor], bar: tqdm) -> bool:
-        """One optimizer step, or its omission; alike on all processes. Returns whether any of them is to stop."""
-        names = sorted(sums)
-        values = self.team.sum(torch.stack([*(sums[name] for name in names),
-                                            torch.tensor(float(self.stop.received), device=self.team.device).double()]))
-        *totals, stops = values.tolist()
-        found = dict(zip(names, totals))
-        samples = found.pop("samples")
-        means = {name: total / samples for name, total in found.items()}
-        progress = self.progress
-        if self._usable(means["loss"]):
-            nn.utils.clip_grad_value_(self.network.parameters(), GRADIENT_BOUND)
-            self.optimizer.step()
-            progress.skipped_in_row = 0
-            progress.samples += round(samples)
-            for name, total in found.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + total
-        else:
-            self._skip(means["loss"])
-        self.optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        progress.updates += 1
-        bar.set_postfix_str(progress_text(self._means(), self.options.ssim), refresh=False)
-        bar.update()
-        if self.records:
-            self.records.step(progress, means)
-            if not stops and time.monotonic() - self._saved_at >= 60 * self.options.save_minutes:
-                self._save_last()
-        return stops > 0
+        """One optimizer step, or its omission; alike on all processes. Returns whether any of them is to stop.
 
-    def _usable(self, loss: float) -> bool:
-        """Whether loss and gradients (already shared) can be followed."""
-        if not loss <= HUGE_LOSS:                                  # NaN included
-            return False
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        return not torch.stack([gradient.sum().isnan() for gradient in gradients]).any().item()
+        The host learns of it when it arrives (util/training/steps.py); nothing is saved before.
+        """
+        self._names = sorted(sums)
+        stop = torch.full((), float(self.stop.received), dtype=torch.float64, device=self.team.device)
+        values = self.team.sum(torch.stack([*(sums[name] for name in self._names), stop]))
+        mean = values[self._names.index("loss")] / values[self._names.index("samples")]
+        self.steps.take(mean, values)
+        stopping = self._account(self.steps.reports(), bar)
+        if self.records and not stopping and time.monotonic() - self._saved_at >= 60 * self.options.save_minutes:
+            self._account(self.steps.drain(), bar)
+            self._save_last()
+        return stopping
+
+    def _account(self, reports: Iterable[StepReport], bar: tqdm) -> bool:
+        """Count and record steps. Returns whether any process is to stop."""
+        stopping, progress = False, self.progress
+        for report in reports:
+            *totals, stops = report.sums
+            found = dict(zip(self._names, totals))
+            samples = found.pop("samples")
+            means = {name: total / samples for name, total in found.items()}
+            if report.taken:
+                progress.skipped_in_row = 0
+                progress.samples += round(samples)
+                for name, total in found.items():
+                    progress.sums[name] = progress.sums.get(name, 0.0) + total
+            else:
+                self._skip(means["loss"])
+            progress.step += 1
+            progress.updates += 1
+            bar.set_postfix_str(progress_text(self._means(), self.options.ssim), refresh=False)
+            bar.update()
+            if self.records:
+                self.records.step(progress, means)
+            stopping |= stops > 0
+        return stopping
 
     def _skip(self, loss: float) -> None:
         progress = self.progress
@@ -227,7 +226,7 @@ class Trainer:
         """Validate, record, save; the state then says that the next epoch begins."""
         progress, loss, best = self.progress, math.nan, False
         if self.records:
-            self.records.epoch(progress, self.optimizer.param_groups[0]["lr"], self._means())
+            self.records.epoch(progress, self.steps.optimizer.param_groups[0]["lr"], self._means())
         self.team.say(f"epoch {progress.epoch}: {progress_text(self._means(), self.options.ssim)}, {progress.samples} "
                       f"samples in {progress.seconds:.1f} s, {progress.skipped} steps skipped so far")
         if self.setup.validation:
@@ -245,13 +244,13 @@ class Trainer:
         if self.team.leads:
             files = self.setup.checkpoints
             for path in (files.of_epoch(epoch), *([files.best] if best else [])):
-                files.save(path, self.network, progress, self.optimizer, epoch=epoch, loss=loss)
+                files.save(path, self.network, progress, self.steps.optimizer, epoch=epoch, loss=loss)
             self._saved_at = time.monotonic()
 
     def _save_last(self) -> None:
         if not self.team.leads:
             return
-        self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.optimizer,
+        self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.steps.optimizer,
                                     epoch=self.progress.epoch)
         self._saved_at = time.monotonic()
 

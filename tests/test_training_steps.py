@@ -1,0 +1,57 @@
+"""Optimizer steps that are decided on the device."""
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Adam
+
+from util.training.steps import GRADIENT_BOUND, HUGE_LOSS, OptimizerSteps
+
+GRADIENTS = ([1.0, -2.0, 0.5], [100.0, -0.1, -100.0], [math.nan, 1.0, 1.0], [0.3, 0.2, 0.1], [1.0, 1.0, 1.0])
+LOSSES = (1.0, 2.0, 3.0, HUGE_LOSS * 1.01, math.nan)
+TAKEN = [True, True, False, False, False]
+
+
+def run(lag: int, clip_norm: float | None = None):
+    parameter, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    steps, reports = OptimizerSteps([parameter, unused], 0.1, lag, clip_norm), []
+    seen = []
+    for number, (gradient, loss) in enumerate(zip(GRADIENTS, LOSSES)):
+        parameter.grad = torch.tensor(gradient)
+        steps.take(torch.tensor(loss), torch.tensor([float(number), 2.0]))
+        assert parameter.grad is None
+        reports += steps.reports()
+        seen.append(len(reports))
+    reports += steps.drain()
+    return parameter.detach(), steps, reports, seen
+
+
+def test_bad_steps_change_nothing():
+    parameter, steps, reports, _ = run(0)
+    expected = nn.Parameter(torch.ones(3))
+    adam = Adam([expected], 0.1)
+    for gradient, taken in zip(GRADIENTS, TAKEN):
+        if taken:
+            expected.grad = torch.tensor(gradient).clamp(-GRADIENT_BOUND, GRADIENT_BOUND)
+            adam.step()
+    torch.testing.assert_close(parameter, expected.detach())
+    state, = [state for state in steps.optimizer.state.values() if state]
+    assert state["step"].item() == sum(TAKEN) and state["exp_avg"].isfinite().all()
+    assert [report.taken for report in reports] == TAKEN
+    assert [report.sums for report in reports] == [(float(n), 2.0) for n in range(5)]
+
+
+def test_a_host_that_lags_behind_sees_the_same():
+    at_once, late = run(0), run(1)
+    assert torch.equal(at_once[0], late[0]) and at_once[2] == late[2]
+    assert at_once[3] == [1, 2, 3, 4, 5] and late[3] == [0, 1, 2, 3, 4]
+
+
+def test_clipping_by_norm():
+    parameter = nn.Parameter(torch.zeros(2))
+    steps = OptimizerSteps([parameter], 0.1, 0, clip_norm=1.0)
+    parameter.grad = torch.tensor([30.0, -40.0])
+    steps.take(torch.tensor(1.0), torch.zeros(1))
+    state, = steps.optimizer.state.values()
+    assert state["exp_avg"].tolist() == pytest.approx([0.06, -0.08], rel=1e-4)      # a tenth of the clipped gradient

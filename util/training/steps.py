@@ -1,0 +1,91 @@
+"""One optimizer step after another, decided on the device: the host neither waits for a step nor lets a bad one pass.
+
+Whether a step is taken (loss and gradients usable) is computed where the gradients are; Adam is told by the flag that
+PyTorch's gradient scaler uses. What the host wants to know arrives later, at the latest when `drain` asks for it.
+"""
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+HUGE_LOSS = 10_000
+"""A step with a larger loss is left out."""
+
+GRADIENT_BOUND = 5.0
+"""Gradients are clipped to plus or minus this, value by value."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What became of a step.
+
+    Attributes:
+        sums: the values that were handed over.
+        taken: whether the parameters were changed.
+    """
+    sums: tuple[float, ...]
+    taken: bool
+
+
+class OptimizerSteps:
+    """Takes steps with Adam.
+
+    Args:
+        parameters: those that are trained.
+        lag: steps that the host may be behind the device: 0 waits for each; 1 lets a GPU go on.
+        clip_norm: bound of the norm of all gradients, in place of GRADIENT_BOUND for each value.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, lag: int, clip_norm: float | None = None):
+        self.optimizer = Adam(parameters, lr=lr, fused=True)
+        self._parameters, self._lag, self._clip_norm = list(parameters), lag, clip_norm
+        self._pending: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+
+    def take(self, loss: Tensor, sums: Tensor) -> None:
+        """One step, or its omission, with the gradients that are there; they are gone afterwards.
+
+        Args:
+            loss: mean loss of the batch, a scalar on the device, equal on all processes.
+            sums: float64 (n,), for the report.
+        """
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        broken = torch.stack([gradient.sum().isnan() for gradient in gradients]).any()
+        usable = (loss <= HUGE_LOSS) & ~broken                        # False for NaN
+        if self._clip_norm is None:
+            nn.utils.clip_grad_value_(self._parameters, GRADIENT_BOUND)
+        else:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        self.optimizer.found_inf = (~usable).float()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._send(torch.cat((sums.double(), usable.double().view(1))))
+
+    def reports(self) -> Iterator[StepReport]:
+        """Of the steps that the host is allowed to wait for, oldest first."""
+        while len(self._pending) > self._lag:
+            yield self._receive()
+
+    def drain(self) -> Iterator[StepReport]:
+        """Of all steps that have not been reported."""
+        while self._pending:
+            yield self._receive()
+
+    def _send(self, values: Tensor) -> None:
+        if values.device.type != "cuda":
+            self._pending.append((values, None))
+            return
+        host = torch.empty_like(values, device="cpu", pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self._pending.append((host, arrived))
+
+    def _receive(self) -> StepReport:
+        values, arrived = self._pending.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        *sums, taken = values.tolist()
+        return StepReport(tuple(sums), bool(taken))
