@@ -30,7 +30,7 @@ def released_name(name: str) -> str:
     return f"{ROOTS[root]}.module.net.{rest}"
 
 
-def _dropped(name: str) -> bool:
+def is_dropped(name: str) -> bool:
     """Entries of released files that evaluation has no use for: loss and pre-training heads."""
     return (name.startswith(("criterion.", "feature_frame_generate."))
             or (name.startswith("Residual.") and "mc_generate" in name.replace("mc_generator", "")))
@@ -76,7 +76,7 @@ def read_file(path: str | Path, origin: str = RELEASE) -> dict:
 
 
 def load_model(model: nn.Module, path: str | Path) -> None:
-    """Fill the whole model from a file in the released layout, strictly.
+    """Fill the whole model from a file in the released layout, strictly. Half precision becomes the model's float32.
 
     Raises:
         InputError: as `read_file`, and for a missing, unexpected or misshapen entry, which it names.
@@ -84,8 +84,8 @@ def load_model(model: nn.Module, path: str | Path) -> None:
     content = read_file(path).get("state_dict")
     if not isinstance(content, dict):
         raise InputError(f"weights {path} have no state_dict; give a file in the released layout")
-    given = {name: value for name, value in content.items() if not _dropped(name)}
-    wanted = {released_name(name): name for name in model.state_dict() if not _dropped(released_name(name))}
+    given = {name: value for name, value in content.items() if not is_dropped(name)}
+    wanted = {released_name(name): name for name in model.state_dict() if not is_dropped(released_name(name))}
     _check_entries(path, given, {released: model.state_dict()[name] for released, name in wanted.items()})
     model.load_state_dict({name: given[released] for released, name in wanted.items()}, strict=False)
 
@@ -122,7 +122,7 @@ def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes, number formats and values of what coding uses, as hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if _dropped(released_name(name)):
+        if is_dropped(released_name(name)):
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

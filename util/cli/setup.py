@@ -9,9 +9,10 @@ from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEs
 from models.hytip import HyTIP
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import load_model
-from util.cli.arguments import ROOT, intra_qualities
+from util.cli.arguments import intra_qualities
 from util.coding.gop import CodingPlan, intra_rate_index
 from util.errors import InputError
+from util.shipped import MODELS
 
 
 def load_configs(arguments: argparse.Namespace) -> ModelConfig:
@@ -31,14 +32,14 @@ def load_configs(arguments: argparse.Namespace) -> ModelConfig:
 
 
 def weights_path(arguments: argparse.Namespace) -> Path:
-    """The file of `--weights`, that of the experiment of `--restore_exp_key`, or the released one for the metric.
+    """The file of `--weights`, that of the experiment of `--restore_exp_key`, or that of `--model` for the metric.
 
     Raises:
-        InputError: the experiment has no checkpoint.
+        InputError: the experiment has no checkpoint, or the model no weights for the metric.
     """
     if arguments.weights is None and arguments.restore_exp_key is not None:
         return checkpoint_of(arguments.results, arguments.restore_exp_key, arguments.restore_exp_epoch)
-    return arguments.weights or ROOT / "models" / f"{'MS-SSIM' if arguments.ssim else 'PSNR'}-RGB.pth.tar"
+    return arguments.weights or MODELS[arguments.model].weight_file(arguments.ssim)
 
 
 def checkpoint_of(results: Path, experiment: str, epoch: int | None) -> Path:

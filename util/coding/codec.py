@@ -34,8 +34,7 @@ from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
-
-CONFIGS = Path(__file__).resolve().parents[2] / "config"
+from util.shipped import MODELS
 
 MAX_PIXELS = 4096 * 2304
 """Largest frame, padded to multiples of 64, that a decoder accepts unless told otherwise."""
@@ -75,24 +74,30 @@ class Codec:
         self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}
 
     @classmethod
-    def load(cls, weights: str | Path, *, motion: str | Path = CONFIGS / "Motion.yml",
-             inter: str | Path = CONFIGS / "Inter.yml", intra: str | Path = CONFIGS / "Intra.yml",
-             motion_estimation: str | Path = CONFIGS / "MENet.yml", device: str = "auto",
-             threads: int | None = None, precision: str = "float32") -> "Codec":
-        """From files: weights in the released layout, and configurations.
+    def load(cls, weights: str | Path | None = None, *, model: str = "full", motion: str | Path | None = None,
+             inter: str | Path | None = None, intra: str | Path | None = None,
+             motion_estimation: str | Path | None = None, device: str = "auto", threads: int | None = None,
+             precision: str = "float32") -> "Codec":
+        """From files: weights in the released layout, and configurations; by default those of a model.
 
         Args:
+            model: full, or small, whose weights come with the repository.
             precision: of the streams that it makes: float32, bfloat16 or float16.
 
         Raises:
-            InputError: a file is missing, damaged, or does not fit the others.
+            InputError: an unknown model; a file is missing, damaged, or does not fit the others.
         """
-        config = ModelConfig(intra=load_config(intra, IntraConfig), motion=load_config(motion, MotionConfig),
-                             motion_estimation=load_config(motion_estimation, MotionEstimationConfig),
-                             inter=load_config(inter, InterConfig))
-        model = HyTIP(config)
-        load_model(model, weights)
-        return cls(model, choose_arithmetic(device, threads, precision))
+        if model not in MODELS:
+            raise InputError(f"model {model!r} is unknown; choose from {', '.join(MODELS)}")
+        folder = MODELS[model].configs
+        config = ModelConfig(
+            intra=load_config(intra or folder / "Intra.yml", IntraConfig),
+            motion=load_config(motion or folder / "Motion.yml", MotionConfig),
+            motion_estimation=load_config(motion_estimation or folder / "MENet.yml", MotionEstimationConfig),
+            inter=load_config(inter or folder / "Inter.yml", InterConfig))
+        network = HyTIP(config)
+        load_model(network, weights or MODELS[model].weight_file())
+        return cls(network, choose_arithmetic(device, threads, precision))
 
     def network(self, arithmetic: str) -> HyTIP:
         """The networks in `float32`, in the `float64` of portable streams, or in `bfloat16` or `float16`.
