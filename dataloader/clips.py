@@ -48,9 +48,11 @@ class ClipSet(NamedTuple):
     Attributes:
         clips: sorted by folder.
         free: long clips: random start, direction and interval (1 or 2) in every stage, not only in those that ask.
+        groups: numbers of clips that follow each other and are to have equal shares; empty: one group.
     """
     clips: tuple[Clip, ...]
     free: bool
+    groups: tuple[int, ...] = ()
 
 
 def vimeo(root: Path) -> ClipSet:
@@ -80,12 +82,19 @@ DATASETS: dict[str, tuple[Callable[[Path], ClipSet], str]] = {
 """`--train_dataset` -> how to find its clips, and what must be there."""
 
 
-def find_clips(dataset: str, root: Path) -> ClipSet:
+def find_clips(dataset: str, root: Path, parts: Sequence[str] = ()) -> ClipSet:
     """The clips of a data set.
+
+    Args:
+        parts: only what lies in these folders below `root`, each a group of its own.
 
     Raises:
         InputError: unknown data set, or nothing there.
     """
+    if parts:
+        sets = [find_clips(dataset, Path(root) / part) for part in parts]
+        return ClipSet(tuple(clip for found in sets for clip in found.clips), sets[0].free,
+                       tuple(len(found.clips) for found in sets))
     if dataset not in DATASETS:
         raise InputError(f"--train_dataset {dataset} is unknown; choose from {', '.join(DATASETS)}")
     search, layout = DATASETS[dataset]

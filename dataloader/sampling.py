@@ -20,18 +20,32 @@ class EpochOrder:
         clips: clips in the data set.
         fraction: of the data set that makes an epoch; a fresh random part each epoch (at least one clip).
         batch_size: samples per optimizer step, over all processes; the last step may have fewer.
+        samples: in the epoch, whatever `fraction` says; clips are used again where there are fewer.
+        groups: with `samples`: numbers of clips that follow each other in the data set and have equal shares.
     """
     seed: int
     epoch: int
     clips: int
     fraction: float
     batch_size: int
+    samples: int | None = None
+    groups: tuple[int, ...] = ()
 
     @cached_property
     def order(self) -> np.ndarray:
         """Index of the clip of each sample."""
-        count = max(1, round(self.clips * self.fraction))
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[:count]
+        generator = np.random.default_rng((self.seed, self.epoch))
+        if self.samples is None:
+            count = max(1, round(self.clips * self.fraction))
+            return generator.permutation(self.clips)[:count]
+        groups, start, parts = self.groups or (self.clips,), 0, []
+        for n, size in enumerate(groups):
+            share = (self.samples - n - 1) // len(groups) + 1
+            rounds = [generator.permutation(size) for _ in range(-(-share // size))]
+            parts.append(start + np.concatenate([*rounds, np.empty(0, int)])[:share])
+            start += size
+        # Mixed once more, so that no group meets the same strata of the rates in every batch.
+        return generator.permutation(np.concatenate(parts))
 
     @property
     def steps(self) -> int:

@@ -105,7 +105,11 @@ class IntraCodec(nn.Module):
 
     def _gain(self, basic: Tensor, anchors: Tensor, qp: int | Tensor) -> Tensor:
         """Channel gains times the scalar of the rate: log-linear over 64 steps from the first to the last anchor."""
-        if self.interpolated:
+        if self.interpolated and self.training and anchors.requires_grad and torch.is_grad_enabled():
+            # The same to float32 rounding. Whatever is coded takes the float64 path below, as in the release.
+            weight = torch.linspace(0, 1, RATES, device=anchors.device).view(-1, 1, 1, 1)
+            anchors = torch.lerp(anchors[:1].log(), anchors[-1:].log(), weight).exp()
+        elif self.interpolated:
             first, *_, last = anchors.detach().flatten().tolist()
             anchors = anchors.new_tensor(np.exp(np.linspace(np.log(first), np.log(last), RATES))).view(-1, 1, 1, 1)
         return basic * anchors[qp]

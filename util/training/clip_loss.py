@@ -15,19 +15,20 @@ class ClipLoss(nn.Module):
         plan: how the phase codes clips.
         anchor: the intra rate of a single-rate model.
         quality_level: 2..5, for lambda.
+        lambdas: of QP 0 and QP 63 of a variable-rate model, instead of those of the quality level.
         ssim: distortion is MS-SSIM.
         amp: compute in bfloat16 where that is safe.
     """
 
     def __init__(self, network: TrainedNetwork, plan: StagePlan, loss: Loss, *, anchor: int,
-                 quality_level: int, ssim: bool = False, amp: bool = False):
+                 quality_level: int, lambdas: tuple[float, float] | None = None, ssim: bool = False, amp: bool = False):
         super().__init__()
         self.network = network
         distortion = Distortion(ssim)
         self._coder = ClipCoder(network.codec, plan, distortion, network.head)
         self._loss, self._anchor, self._amp = loss, anchor, amp
         variable = network.codec.config.variable_rate
-        self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level) if variable else None,
+        self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level, lambdas) if variable else None,
                              persistent=False)
         self.to(next(network.parameters()).device)                  # lambdas stay where they are needed
         self._lambda = distortion.lambda_of_level(quality_level)

@@ -19,10 +19,12 @@ Terms = dict[str, Tensor]
 """Value of each term by name, each (B,)."""
 
 TERMS = ("m_rate", "r_rate", "rate", "warped_distortion", "mc_distortion", "distortion", "motion_mse",
-         "feature_frame_distortion", *(f"mc_distortion{i}" for i in range(4)))
+         "feature_frame_distortion", *(f"mc_distortion{i}" for i in range(4)), "i_rate", "flow_distortion",
+         "flow_roughness")
 """m_rate, r_rate and their sum rate in bits per pixel; distortions of Warp(reference, decoded flow), mc_frame, the
 decoded frame, the frame made of ref_feature, and (0..3) mc_frame and the three pre-training heads; motion_mse of the
-decoded against the estimated flow."""
+decoded against the estimated flow. Of stage intra: i_rate; of stage flow: how badly the estimated flow warps at four
+scales, and how rough it is."""
 
 LAMBDAS = {2: 0.0035, 3: 0.0067, 4: 0.0130, 5: 0.03125}
 """lambda of each quality level."""
@@ -55,17 +57,21 @@ class Distortion:
         value = LAMBDAS[level]
         return int(value * 1e4) * 125 / 1e6 if self.ssim and level < max(LAMBDAS) else value
 
-    def lambdas_of_rates(self, level: int) -> Tensor:
+    def lambdas_of_rates(self, level: int, ends: tuple[float, float] | None = None) -> Tensor:
         """lambda of QP 0..63, log-linear from quality level - 3 to the quality level. float32 (64,).
+
+        Args:
+            ends: lambda of QP 0 and of QP 63 instead (`lambdas` of a recipe).
 
         Raises:
             InputError: there is no level three below.
         """
-        if level - 3 not in LAMBDAS:
-            raise InputError(f"--quality_level {level}: variable rate needs the lambdas of this level and of three "
-                             f"below; use --quality_level {max(LAMBDAS)}")
-        ends = np.log((self.lambda_of_level(level - 3), self.lambda_of_level(level)))
-        return torch.from_numpy(np.exp(np.linspace(*ends, RATES))).float()
+        if ends is None:
+            if level - 3 not in LAMBDAS:
+                raise InputError(f"--quality_level {level}: variable rate needs the lambdas of this level and of "
+                                 f"three below; use --quality_level {max(LAMBDAS)}")
+            ends = self.lambda_of_level(level - 3), self.lambda_of_level(level)
+        return torch.from_numpy(np.exp(np.linspace(*np.log(ends), RATES))).float()
 
 
 @dataclass(frozen=True)

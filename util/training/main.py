@@ -7,19 +7,21 @@ from pathlib import Path
 import torch
 
 from config import ModelConfig
-from dataloader.clips import find_clips
+from dataloader.clips import ClipSet, find_clips
 from util.checkpoint import load_model, read_file
 from util.cli.setup import load_configs
 from util.coding.gop import intra_rate_index
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
+from util.shipped import MODELS
 from util.training.checkpoints import Checkpoints, Progress, read_progress, restore_network
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
+from util.training.initial import initialise
 from util.training.network import TrainedNetwork, with_feature_channel
 from util.training.options import TrainingOptions, add_arguments
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
-from util.training.starting_points import RULES, start_from_checkpoint, start_from_pretrained
+from util.training.starting_points import FROM_NOTHING, RULES, start_from_checkpoint, start_from_pretrained
 from util.training.trainer import Setup, Trainer
 from util.training.validation import make_validation
 
@@ -109,14 +111,25 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
     torch.manual_seed(options.seed)
     network = TrainedNetwork(config, options.Pretrain_frame_feature)
     _check_phases(options, phases, network)
-    clips = find_clips(options.train_dataset or DEFAULT_DATASET, options.train_data or options.data)
+    clips = _clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
     progress, resumed = _start(options, network, checkpoints, team)
-    team.say(f"{len(clips.clips)} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
+    counts = " or ".join(map(str, sorted({len(found.clips) for found in clips.values()})))
+    team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
-    validation = make_validation(options, config.variable_rate, anchor, team)
+    validation = make_validation(options, config.variable_rate, anchor, team, phases[-1].lambdas)
     return Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
                    team).run()
+
+
+def _clips_of(options: TrainingOptions, phases: tuple[Phase, ...]) -> dict[str, ClipSet]:
+    """The training clips of each phase."""
+    found: dict[tuple[str, ...], ClipSet] = {}
+    for phase in phases:
+        if phase.clips not in found:
+            found[phase.clips] = find_clips(options.train_dataset or DEFAULT_DATASET,
+                                            options.train_data or options.data, phase.clips)
+    return {phase.name: found[phase.clips] for phase in phases}
 
 
 def _intra_rate(options: TrainingOptions, config: ModelConfig) -> int:
@@ -133,9 +146,10 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
     Raises:
         InputError: a phase does not fit the model or the flags.
     """
-    if options.ssim and options.crop_size <= MS_SSIM_SIDE:
-        raise InputError(f"--crop_size {options.crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
     for phase in phases:
+        crop_size = phase.crop_size or options.crop_size
+        if options.ssim and crop_size <= MS_SSIM_SIDE:
+            raise InputError(f"--crop_size {crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
         network.select(phase)
         options.frame_types(phase.p_frames + 1)
         terms = phase.rate.terms | phase.distortion.terms
@@ -152,15 +166,20 @@ def _start(options: TrainingOptions, network: TrainedNetwork, checkpoints: Check
            ) -> tuple[Progress, dict | None]:
     """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
     fresh = Progress(seed=options.seed, recipe=_recipe(options))
+    if options.restore in FROM_NOTHING:
+        initialise(network.codec)
     if options.restore == "resume":
         return _resume(options, network, checkpoints, team)
     if options.restore == "HyTIP":
-        path = options.weights or options.pretrained / f"{'MS-SSIM' if options.ssim else 'PSNR'}-RGB.pth.tar"
+        path = options.weights or (options.pretrained / MODELS["full"].weight_file(options.ssim).name
+                                   if options.model == "full" else MODELS[options.model].weight_file(options.ssim))
         load_model(network.codec, path)
         team.say(f"--restore HyTIP: all of {path}")
     elif options.restore == "load_pretrained":
         for line in start_from_pretrained(network, options.pretrained, options.ssim, options.from_scratch):
             team.say(line)
+    elif options.restore == "scratch":
+        team.say(f"--restore scratch: random weights of seed {options.seed}")
     else:
         assert options.restore in RULES
         for line in start_from_checkpoint(network, _source(options), options.restore):
@@ -246,7 +265,8 @@ def _options_of_step(options: TrainingOptions, step: Step, previous: str | None)
     return replace(
         options, cond_motion_coder_conf=options.config_dir / step.cond_motion_coder_conf,
         residual_coder_conf=options.config_dir / step.residual_coder_conf,
-        intra_coder_conf=options.config_dir / "Intra.yml", motion_estimation_conf=options.config_dir / "MENet.yml",
+        intra_coder_conf=options.config_dir / step.intra_coder_conf,
+        motion_estimation_conf=options.config_dir / step.motion_estimation_conf,
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_key=previous, restore_exp_epoch=None, quality_level=step.quality_level,
         iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,

@@ -14,6 +14,7 @@ from models.layers.blocks import conv
 from util.checkpoint import ROOTS, released_layout
 from util.errors import InputError
 from util.training.schedule import Phase
+from util.training.stages import TRAINED_ALONE
 
 HEAD = "feature_frame_generate"
 """Root of the head's names in checkpoints; evaluation drops it."""
@@ -53,13 +54,17 @@ class TrainedNetwork(nn.Module):
             for name, value in entries.items():
                 own[name].copy_(value)
 
-    def trainable_candidates(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters with their names; the intra codec is never trained."""
+    def trainable_candidates(self, stage: str = "fullgop") -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that a stage can train, with their names.
+
+        The intra codec is trained in a stage of its own and never with the others.
+        """
+        alone = TRAINED_ALONE.get(stage)
         for root, released in ROOTS.items():
-            if root != "intra":
+            if released == alone or (alone is None and root != "intra"):
                 for name, parameter in getattr(self.codec, root).named_parameters():
                     yield f"{released}.{name}", parameter
-        if self.head is not None:
+        if self.head is not None and alone is None:
             for name, parameter in self.head.named_parameters():
                 yield f"{HEAD}.{name}", parameter
 
@@ -69,9 +74,9 @@ class TrainedNetwork(nn.Module):
         Raises:
             InputError: a name of the phase belongs to nothing in this model, or nothing is left to train.
         """
-        candidates = dict(self.trainable_candidates())
+        candidates = dict(self.trainable_candidates(phase.stage))
         for part in phase.frozen:
-            if not any(_belongs(name, part) for name in candidates) and part not in (HEAD, ROOTS["intra"]):
+            if not any(_belongs(name, part) for name in candidates) and part not in (HEAD, *ROOTS.values()):
                 raise InputError(f"phase {phase.name}: frozen_modules names {part!r}, which this model does not have")
         for root, substring in phase.reactivated:
             if not any(_reactivates(name, root, substring) for name in candidates):

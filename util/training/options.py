@@ -35,6 +35,7 @@ class TrainingOptions:
     dry_run: bool = False
     data: Path = Path("data")
     train_data: Path | None = None
+    valid_data: Path | None = None
     train_dataset: str | None = None
     experiment_name: str = "HyTIP"
     project_name: str = "HyTIP"
@@ -43,6 +44,7 @@ class TrainingOptions:
     restore_exp_key: str | None = None
     restore_exp_epoch: int | None = None
     pretrained: Path = REPOSITORY / "models"
+    model: str = "full"
     weights: Path | None = None
     from_scratch: bool = False
     quality_level: int = 5
@@ -64,6 +66,7 @@ class TrainingOptions:
     num_workers: int = 0
     seed: int = 0
     amp: str = "off"
+    channels_last: bool = False
     device: str = "auto"
     gpus: int = 1
     threads: int | None = None
@@ -145,6 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--train_dataset", choices=list(DATASETS),
         help="what to train on; default Vimeo-90k, or what the recipe's step says")
     add("--train_data", type=Path, metavar="DIR", help="where the training data is; default: as -data")
+    add("--valid_data", type=Path, metavar="DIR",
+        help="validate on every folder of frame_{n}.png below DIR, not on --test_dataset")
     add("--crop_size", type=int, default=default.crop_size, metavar="N", help="side of the random crop")
     add("--results", type=Path, default=default.results, metavar="DIR", help="folder of the experiments")
     _add_start(add, default)
@@ -182,6 +187,7 @@ def _add_run(add, default: TrainingOptions) -> None:
     add("--accumulate", type=int, default=default.accumulate, metavar="N",
         help="split each process's part of a batch to fit a smaller card; the result stays the same")
     add("--amp", choices=["off", "bfloat16"], default=default.amp, help="mixed precision")
+    add("--channels_last", action="store_true", help="store activations channels-last: faster on CPUs")
     add("--seed", type=int, default=default.seed, metavar="N")
     add("--save_minutes", type=float, default=default.save_minutes, metavar="M",
         help="save this often between epochs; 0: after every step")

@@ -46,7 +46,8 @@ class CsvLog:
 
 TRAINING_COLUMNS = ("epoch", "phase", "updates", "samples", "skipped", "seconds", "lr", "loss", "m_rate", "r_rate",
                     "rate", "warped_distortion", "mc_distortion", "distortion", "motion_mse",
-                    "feature_frame_distortion", *(f"mc_distortion{i}" for i in range(4)))
+                    "feature_frame_distortion", *(f"mc_distortion{i}" for i in range(4)), "i_rate", "flow_distortion",
+                    "flow_roughness")
 VALIDATION_COLUMNS = ("epoch", "phase", "sequence", "QP", "loss", "rate", "quality")
 
 
@@ -115,7 +116,7 @@ def _board(folder: Path, updates: int):
 def progress_text(means: Mapping[str, float], ssim: bool) -> str:
     """Loss, rate and quality of the epoch so far."""
     parts = [f"loss {means['loss']:.4g}"] if "loss" in means else []
-    rate = means.get("rate", means.get("m_rate"))
+    rate = means.get("rate", means.get("m_rate", means.get("i_rate")))
     if rate is not None:
         parts.append(f"{rate:.4f} bpp")
     error = means.get("distortion", means.get("warped_distortion", means.get("mc_distortion0")))

@@ -10,13 +10,14 @@ A file of `--train_conf` maps phase names to settings, in order, in YAML or in t
 A file of `--schedule` lists steps; each names its configuration files, its phases and its starting point.
 """
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from util.errors import InputError
 from util.training.losses import Loss, LossExpression
-from util.training.stages import STAGES, StagePlan
+from util.training.stages import STAGES, TRAINED_ALONE, StagePlan
 from util.yaml_file import read_mapping
 
 TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
@@ -37,6 +38,14 @@ class Phase:
         frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
         reactivated: (network, substring) pairs: parameters that are trained although `frozen` names them.
         milestones: epochs of the phase after which the learning rate is multiplied by `gamma`.
+        final_lr: where the learning rate ends, falling from `lr` step by step along half a cosine.
+        warmup_steps: optimizer steps over which the learning rate first rises to that.
+        clip_norm: bound of the norm of all gradients together, instead of one on each value.
+        steps_per_epoch: optimizer steps that make an epoch, however many clips there are; instead of `train_len`.
+        crop_size, amp: instead of the flags; `amp` off or bfloat16.
+        clips: folders below the training data to take clips from, each as often as the others; all where empty.
+        lambdas: of QP 0 and QP 63 of variable-rate models, instead of those of the quality level.
+        validate: whether epochs end with a validation; it means nothing while networks are still missing.
     """
     name: str
     first_epoch: int
@@ -54,20 +63,39 @@ class Phase:
     reactivated: tuple[tuple[str, str], ...] = ()
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    final_lr: float | None = None
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    steps_per_epoch: int | None = None
+    crop_size: int | None = None
+    amp: str | None = None
+    clips: tuple[str, ...] = ()
+    lambdas: tuple[float, float] | None = None
+    validate: bool = True
 
     @property
     def p_frames(self) -> int:
         """P-frames that are coded of each clip."""
-        return {"1Pframe": 1, "2Pframes": 2}.get(self.stage, self.max_p_frames)
+        return {"intra": 0, "flow": 1, "1Pframe": 1, "2Pframes": 2}.get(self.stage, self.max_p_frames)
 
     @property
     def random_start(self) -> bool:
         """Whether the stage starts anywhere in a clip and runs in either direction."""
-        return self.stage in ("1Pframe", "2Pframes")
+        return self.stage in ("1Pframe", "2Pframes", "intra", "flow")
 
-    def lr_at(self, epoch: int) -> float:
-        """The learning rate of an epoch: the schedule of PyTorch's MultiStepLR, without a state to lose."""
-        return self.lr * self.gamma ** sum(epoch - self.first_epoch >= milestone for milestone in self.milestones)
+    def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """The learning rate, without a state to lose: PyTorch's MultiStepLR, or half a cosine down to `final_lr`.
+
+        Args:
+            step: of the epoch, from 0; warm-up and cosine go on within epochs.
+            steps: of the whole epoch.
+        """
+        past = (epoch - self.first_epoch) * steps + step
+        rise = min(1.0, (past + 1) / (self.warmup_steps + 1))
+        if self.final_lr is not None:
+            way = past / (steps * (self.last_epoch - self.first_epoch + 1))
+            return rise * (self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * way)) / 2)
+        return rise * self.lr * self.gamma ** sum(epoch - self.first_epoch >= start for start in self.milestones)
 
     def loss(self, frame_weights: tuple[float, ...]) -> Loss:
         return Loss(self.rate, self.distortion, frame_weights)
@@ -103,19 +131,52 @@ class Phase:
             raise InputError(f"phase {self.name}: train_len {self.train_len} is outside (0, 1]")
         if not self.lr > 0:
             raise InputError(f"phase {self.name}: lr {self.lr} must be above 0")
+        self._check_optional()
         if (self.stage == "trainmc") != self.distortion.is_context_weighting:
             raise InputError(f"phase {self.name}: the distortion {self.distortion.text!r} does not fit stage "
                              f"{self.stage}; weights such as 1_0.5_0.25_0.125/4 belong to trainmc, and to it alone")
 
 
+    def _check_optional(self) -> None:
+        if self.final_lr is not None and (self.milestones or not 0 < self.final_lr <= self.lr):
+            raise InputError(f"phase {self.name}: final_lr {self.final_lr} must lie above 0 and not above lr "
+                             f"{self.lr}, and without milestones")
+        if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
+            raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
+                             f"{self.clip_norm} above 0")
+        if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
+            raise InputError(f"phase {self.name}: steps_per_epoch {self.steps_per_epoch} must be at least 1, and "
+                             "without train_len")
+        if self.crop_size is not None and (self.crop_size < 16 or self.crop_size % 16):
+            raise InputError(f"phase {self.name}: crop_size {self.crop_size} must be a multiple of 16, the codec's "
+                             "grid")
+        if self.amp not in (None, "off", "bfloat16"):
+            raise InputError(f"phase {self.name}: amp {self.amp!r} must be off or bfloat16")
+        if self.lambdas is not None and (len(self.lambdas) != 2 or not 0 < self.lambdas[0] <= self.lambdas[1]):
+            raise InputError(f"phase {self.name}: lambdas {list(self.lambdas)} must be two numbers above 0, that of "
+                             "QP 0 and that of QP 63, in ascending order")
+        terms = _TERMS_ALONE.get(self.stage)
+        if terms and not self.rate.terms | self.distortion.terms <= terms:
+            raise InputError(f"phase {self.name}: stage {self.stage} knows the terms {', '.join(sorted(terms))} only, "
+                             f"not {', '.join(sorted((self.rate.terms | self.distortion.terms) - terms))}")
+
+
+_TERMS_ALONE = {"intra": {"i_rate", "distortion"}, "flow": {"warped_distortion", "flow_distortion", "flow_roughness"}}
+"""What the stages that train one network alone can measure."""
+
+assert _TERMS_ALONE.keys() == TRAINED_ALONE.keys()
+
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
          "frozen_modules": "frozen", "re-activate_modules": "reactivated", "milestones": "milestones",
-         "gamma": "gamma"}
+         "gamma": "gamma", "final_lr": "final_lr", "warmup_steps": "warmup_steps", "clip_norm": "clip_norm",
+         "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
+         "amp": "amp", "clips": "clips", "lambdas": "lambdas", "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
-          "gamma": float, "stage": str, "mode": str}
+          "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
+          "clip_norm": float, "steps_per_epoch": int, "crop_size": int, "amp": str}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:
@@ -182,8 +243,14 @@ def _phase(path: Path, name: str, settings: dict, first_epoch: int) -> Phase:
 def _value(path: Path, name: str, key: str, value: Any) -> Any:
     field = _KEYS[key]
     try:
-        if field == "frozen":
+        if field in ("frozen", "clips"):
             return tuple(map(str, _listed(value)))
+        if field == "lambdas":
+            return tuple(map(float, _listed(value)))
+        if field == "amp" and value is False:                      # how YAML reads `off`
+            return "off"
+        if field == "validate":
+            return _true_or_false(value)
         if field == "reactivated":
             return tuple((str(module), str(part)) for module, part in map(_listed, _listed(value)))
         if field == "milestones":
@@ -194,6 +261,12 @@ def _value(path: Path, name: str, key: str, value: Any) -> Any:
     except (TypeError, ValueError):
         raise InputError(f"{path}: phase {name}: {key} {value!r} cannot be used; see the files in train_cfg/"
                          ) from None
+
+
+def _true_or_false(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
 
 
 def _listed(value: Any) -> list:
@@ -231,6 +304,8 @@ class Step:
     residual_coder_conf: str
     train_conf: str
     restore: str
+    intra_coder_conf: str = "Intra.yml"
+    motion_estimation_conf: str = "MENet.yml"
     quality_level: int = 5
     iframe_quality: int = 5
     QP: int = 63

@@ -5,6 +5,8 @@
     2Pframes residual  I P P           whole model; the reference frame is detached
     trainmc            P ... P         context mining from original references
     fullgop            I P ... P       whole model; with RNN gradients flow through the references
+    intra              I               intra codec alone, from nothing
+    flow               P               motion estimation alone, from nothing, between originals
 
 Implicit memory is never detached. In the single-rate steps without RNN the remembered flow is. Shapes: clips
 B T 3 H W in [0, 1], in coding order.
@@ -12,6 +14,7 @@ B T 3 H W in [0, 1], in coding order.
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.entropy.training import Noise, TrainingEstimator, round_straight_through
@@ -20,7 +23,13 @@ from models.layers.functional import crop, pad_to_multiple, warp
 from models.memory import FrameHeader, Memory
 from util.training.losses import Distortion, Terms
 
-STAGES = ("1Pframe", "2Pframes", "trainmc", "fullgop")
+STAGES = ("1Pframe", "2Pframes", "trainmc", "fullgop", "intra", "flow")
+
+TRAINED_ALONE = {"intra": "if_model", "flow": "MENet"}
+"""Stages that use one network alone -> its root in released names; other stages train all but the intra codec."""
+
+FLOW_SCALES = 4
+"""Resolutions at which stage flow compares the warped reference, from 1/1 down: coarse ones see large motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +82,7 @@ class ClipCoder:
     """Codes clips for training and measures the terms of the loss.
 
     Args:
-        model: in training mode; its intra codec is only used, never trained.
+        model: in training mode; its intra codec is only used, except in stage intra.
         feature_head: makes a frame of ref_feature (`--Pretrain_frame_feature`), or None.
         quantise: of the signal path, see `TrainingEstimator`.
     """
@@ -84,7 +93,11 @@ class ClipCoder:
         self.feature_head, self.quantise = feature_head, quantise
 
     def __call__(self, clips: Clips) -> list[Terms]:
-        """The terms of each P-frame, each (B,)."""
+        """The terms of each P-frame, each (B,); of the I-frame in stage intra."""
+        if self.plan.stage == "intra":
+            return [self._learn_intra(clips)]
+        if self.plan.stage == "flow":
+            return [self._learn_flow(clips)]
         code = self._code_contexts if self.plan.stage == "trainmc" else self._code_whole
         if self.plan.mode == "motion":
             code = self._code_motion
@@ -103,6 +116,27 @@ class ClipCoder:
         with torch.autocast(frame.device.type, enabled=False):
             decoded = self.model.intra(_Rounding(), padded, tuple(padded.shape[-2:]), qp)
         return crop(decoded, tuple(frame.shape[-2:]))
+
+    def _learn_intra(self, clips: Clips) -> Terms:
+        coder = TrainingEstimator(clips.noise, self.quantise)
+        frame = clips.frames[:, 0]
+        padded = pad_to_multiple(frame, 64)
+        decoded = crop(self.model.intra(coder, padded, tuple(padded.shape[-2:]), clips.qp), tuple(frame.shape[-2:]))
+        return {"i_rate": (coder.bits["iy"] + coder.bits["iz"]) / (frame.shape[-2] * frame.shape[-1]),
+                "distortion": self.distortion(decoded, frame)}
+
+    def _learn_flow(self, clips: Clips) -> Terms:
+        """The estimated flow is judged by what it warps, at several scales: without a true flow nothing else can."""
+        reference, frame = clips.frames[:, 0], clips.frames[:, 1]
+        flow = self.model.motion_estimation(frame, reference).float()
+        terms = {"warped_distortion": self.distortion(warp(reference, flow), frame),
+                 "flow_roughness": _roughness(flow, frame)}
+        total = terms["warped_distortion"]
+        for _ in range(FLOW_SCALES - 1):
+            reference, frame, flow = (F.avg_pool2d(x, 2) for x in (reference, frame, flow))
+            flow = flow / 2
+            total = total + self.distortion(warp(reference, flow), frame)
+        return {**terms, "flow_distortion": total / FLOW_SCALES}
 
     def _detached(self, memory: Memory) -> Memory:
         if self.plan.detach_frame:
@@ -166,3 +200,12 @@ class ClipCoder:
         rates = {f"{kind}_rate": (coder.bits[f"{kind}y"] + coder.bits[f"{kind}z"]) / pixels
                  for kind in "mr" if f"{kind}y" in coder.bits}
         return {**rates, "rate": rates["m_rate"] + rates["r_rate"]} if "r_rate" in rates else rates
+
+
+def _roughness(flow: Tensor, frame: Tensor) -> Tensor:
+    """Mean absolute difference between flow neighbours, less at edges of the frame, where motion may change. (B,)."""
+    total = flow.new_zeros(flow.shape[0])
+    for side in (2, 3):
+        edge = frame.diff(dim=side).abs().mean(1, keepdim=True)
+        total = total + (flow.diff(dim=side).abs() * torch.exp(-10 * edge)).flatten(1).mean(1)
+    return total

@@ -41,6 +41,11 @@ def dropping(*prefixes: str) -> Rule:
     return rule
 
 
+def only(root: str) -> Rule:
+    """Take one network and nothing else."""
+    return lambda name: (name,) if name.startswith(f"{root}.") else ()
+
+
 def motion_hybrid(name: str) -> tuple[str, ...]:
     """Step 3: the unconditional adaptor gets its hybrid name; what was conditional on explicit memory is dropped."""
     old = "CondMotion.mv_y_prior_fusion_adaptor_temp_0."
@@ -84,10 +89,15 @@ RULES: dict[str, Rule] = {
     "CTM": keep,
     "context": context,
     "Variable": keep,
-    "LongSequence": keep}
-"""`--restore` of steps 2 to 12 -> what happens to the previous step's entries."""
+    "LongSequence": keep,
+    "intra": only(ROOTS["intra"]),
+    "same": keep}
+"""`--restore` -> what happens to the entries of the step before; the last two are not of the released recipe."""
 
-RESTORES = ("HyTIP", "resume", "load_pretrained", *RULES)
+FROM_NOTHING = ("scratch", "intra")
+"""`--restore` after which networks that nothing fills are to learn from random weights."""
+
+RESTORES = ("HyTIP", "resume", "load_pretrained", "scratch", *RULES)
 
 
 class Report(NamedTuple):

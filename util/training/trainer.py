@@ -22,6 +22,7 @@ from util.errors import InputError
 from util.training.checkpoints import Checkpoints, Progress, restore_random_states
 from util.training.clip_loss import ClipLoss
 from util.training.distributed import Team
+from util.training.layout import use_channels_last
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
 from util.training.records import Records, progress_text
@@ -36,13 +37,14 @@ class Setup:
     """What a trainer works on.
 
     Attributes:
+        clips: of each phase, by its name.
         anchor: the intra rate of a single-rate model.
         resumed: content of the checkpoint that the run goes on from, or None.
     """
     options: TrainingOptions
     network: TrainedNetwork
     phases: tuple[Phase, ...]
-    clips: ClipSet
+    clips: Mapping[str, ClipSet]
     checkpoints: Checkpoints
     validation: Validation | None
     anchor: int
@@ -56,6 +58,8 @@ class Trainer:
     def __init__(self, setup: Setup, team: Team):
         self.setup, self.team, self.options = setup, team, setup.options
         self.network = setup.network.to(team.device).train()
+        if self.options.channels_last:
+            use_channels_last(self.network)
         self.progress = setup.progress
         self.records = None
         self.stop = StopSignal()
@@ -96,12 +100,13 @@ class Trainer:
         self._begin(phase)
         while self.progress.epoch <= min(phase.last_epoch, self._end):
             self._train_epoch(phase)
-            self._finish_epoch()
+            self._finish_epoch(phase)
 
     def _begin(self, phase: Phase) -> None:
         """Choose the parameters; a new Adam, or the one of the interrupted run."""
         chosen = list(self.network.select(phase).values())
-        self.steps = OptimizerSteps(chosen, phase.lr, lag=1 if self.team.device.type == "cuda" else 0)
+        self.steps = OptimizerSteps(chosen, phase.lr, lag=1 if self.team.device.type == "cuda" else 0,
+                                    clip_norm=phase.clip_norm)
         if self._resumed is not None and self.progress.phase == phase.name:
             self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
@@ -110,8 +115,8 @@ class Trainer:
                                 through_references=self.options.FGOP_Inter_XtRNN,
                                 frame_types=self.options.frame_types(phase.p_frames + 1))
         loss = ClipLoss(self.network, plan, phase.loss(self.options.frame_weight), anchor=self.setup.anchor,
-                        quality_level=self.options.quality_level, ssim=self.options.ssim,
-                        amp=self.options.amp == "bfloat16")
+                        quality_level=self.options.quality_level, lambdas=phase.lambdas, ssim=self.options.ssim,
+                        amp=(phase.amp or self.options.amp) == "bfloat16")
         self.module = self.team.share(loss)
         self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
                       f"{sum(p.numel() for p in chosen):,} parameters")
@@ -122,24 +127,26 @@ class Trainer:
         Raises:
             Stopped: by a signal, after everything was saved.
         """
-        for group in self.steps.optimizer.param_groups:
-            group["lr"] = phase.lr_at(self.progress.epoch)
-        order = EpochOrder(self.options.seed, self.progress.epoch, len(self.setup.clips.clips), phase.train_len,
-                           self.options.batch_size or phase.batch_size)
+        clips, batch_size = self.setup.clips[phase.name], self.options.batch_size or phase.batch_size
+        samples = phase.steps_per_epoch and phase.steps_per_epoch * batch_size
+        order = EpochOrder(self.options.seed, self.progress.epoch, len(clips.clips), phase.train_len, batch_size,
+                           samples, clips.groups)
         share = Share(self.team.rank, self.team.processes, self.options.accumulate)
         steps = min(order.steps, 2) if self.options.debug else order.steps
         parts = [part for part in share.micro_batches(order, self.progress.step) if part.step < steps]
-        recipe = ClipRecipe(phase.p_frames + 1, self.options.crop_size, phase.random_start)
+        recipe = ClipRecipe(phase.p_frames + 1, phase.crop_size or self.options.crop_size, phase.random_start)
         bar = tqdm(total=steps, initial=self.progress.step, desc=f"epoch {self.progress.epoch}/{phase.last_epoch}",
                    unit="step", disable=None if self.team.leads else True)
         started, sums = time.monotonic(), None
         with bar, torch.autograd.set_detect_anomaly(self.options.debug):
-            for part, batch in zip(parts, _samples(self._loader(order, recipe, parts))):
+            for part, batch in zip(parts, _samples(self._loader(clips, order, recipe, parts))):
                 sums = self._accumulate(part, batch, len(order.batch(part.step)), sums)
                 if part.last:
                     now = time.monotonic()
                     self.progress.seconds += now - started
                     started = now
+                    for group in self.steps.optimizer.param_groups:
+                        group["lr"] = phase.lr_at(self.progress.epoch, part.step, steps)
                     stopping = self._update(sums, bar)
                     sums = None
                     if stopping:
@@ -148,9 +155,9 @@ class Trainer:
                         raise Stopped
             self._account(self.steps.drain(), bar)
 
-    def _loader(self, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch]) -> DataLoader:
+    def _loader(self, clips: ClipSet, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch]) -> DataLoader:
         workers = self.options.num_workers
-        return DataLoader(EpochClips(self.setup.clips, order, recipe, RATES), collate_fn=collate,
+        return DataLoader(EpochClips(clips, order, recipe, RATES), collate_fn=collate,
                           batch_sampler=[part.samples for part in parts], num_workers=workers,
                           pin_memory=self.team.device.type == "cuda", prefetch_factor=4 if workers else None)
 
@@ -222,17 +229,17 @@ class Trainer:
     def _means(self) -> Mapping[str, float]:
         return {name: total / self.progress.samples for name, total in self.progress.sums.items()}
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, phase: Phase) -> None:
         """Validate, record, save; the state then says that the next epoch begins."""
         progress, loss, best = self.progress, math.nan, False
         if self.records:
             self.records.epoch(progress, self.steps.optimizer.param_groups[0]["lr"], self._means())
         self.team.say(f"epoch {progress.epoch}: {progress_text(self._means(), self.options.ssim)}, {progress.samples} "
                       f"samples in {progress.seconds:.1f} s, {progress.skipped} steps skipped so far")
-        if self.setup.validation:
+        if self.setup.validation and phase.validate:
             self._save_last()                                      # validation may take long
             with self.stop.at_once(self.team.processes == 1):
-                rows, loss, pictures = self.setup.validation.run(self.network.codec, self.team)
+                rows, loss, pictures = self.setup.validation.run(self.network.codec, self.team, phase.stage == "intra")
             best = loss < progress.best
             progress.best = min(loss, progress.best)
             if self.records:

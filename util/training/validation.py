@@ -1,7 +1,7 @@
 """Validation: the first GOP of each test sequence, coded as evaluation codes it (SPEC section 11).
 
 The validation loss is the mean of R + lambda * 255^2 * D over P-frames, sequences and QPs, whatever the phase
-minimises, so that epochs of different phases compare.
+minimises, so that epochs of different phases compare. In stage intra it is that of the first frame.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from torch import Tensor
 from torchvision.utils import flow_to_image
 
 from dataloader.sequences import Sequence, select
-from dataloader.source import CenterCrop, FrameSource
+from dataloader.source import CenterCrop, FrameSource, PngFolder
 from models.entropy.coder import Estimator
 from models.hytip import HyTIP
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame
 from util.coding.gop import CodingPlan
+from util.errors import InputError
 from util.evaluation.metrics import METRICS, check_size
 from util.training.distributed import Team
 from util.training.losses import PSNR_SCALE, Distortion
@@ -54,13 +55,17 @@ class Validation:
         self.distortion = Distortion(ssim)
         self.metric = METRICS["MS-SSIM" if ssim else "PSNR"]
 
-    def run(self, codec: HyTIP, team: Team) -> tuple[list[dict], float, dict[str, Tensor]]:
-        """Rows of sequence, QP, loss, rate and quality; their mean loss; pictures of the first sequence."""
+    def run(self, codec: HyTIP, team: Team, intra: bool = False) -> tuple[list[dict], float, dict[str, Tensor]]:
+        """Rows of sequence, QP, loss, rate and quality; their mean loss; pictures of the first sequence.
+
+        Args:
+            intra: of the I-frame instead of the P-frames.
+        """
         codec.eval()
         own = [row for sequence in self.sequences[team.rank::team.processes]
-               for row in self._code(codec, team, *sequence)]
+               for row in self._code(codec, team, intra, *sequence)]
         rows = [row for part in team.gather(own) for row in part]
-        pictures = self._picture(codec, team) if team.leads else {}
+        pictures = self._picture(codec, team) if team.leads and not intra else {}
         codec.train()
         return rows, sum(row["loss"] for row in rows) / len(rows), pictures
 
@@ -70,15 +75,15 @@ class Validation:
         short.run(codec, team)
 
     @torch.no_grad()
-    def _code(self, codec: HyTIP, team: Team, name: str, source: FrameSource) -> list[dict]:
+    def _code(self, codec: HyTIP, team: Team, intra: bool, name: str, source: FrameSource) -> list[dict]:
         memories = [None] * len(self.points)
         totals = torch.zeros(len(self.points), 3, dtype=torch.float64)
-        for n, pixels in enumerate(islice(source, self.gop)):
+        for n, pixels in enumerate(islice(source, 1 if intra else self.gop)):
             original = pixels.to(team.device).unsqueeze(0).float() / 255
             for i, point in enumerate(self.points):
                 coded, coder = self._code_frame(codec, original, memories[i], point, n)
                 memories[i] = coded.memory
-                if n:
+                if n or intra:
                     decoded = crop(coded.frame, original.shape[-2:]).clamp(0, 1)
                     rate = float(sum(coder.bits.values())) / original[0, 0].numel()
                     loss = rate + point.scale * self.distortion(decoded, original).item()
@@ -114,7 +119,8 @@ class Validation:
         return {name: picture.clamp(0, 1).cpu() for name, picture in pictures.items()}
 
 
-def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int) -> list[RatePoint]:
+def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int,
+                lambdas: tuple[float, float] | None = None) -> list[RatePoint]:
     """QP 0, 21, 42 and 63 of a variable-rate model, or the quality level of a single-rate one."""
     distortion = Distortion(options.ssim)
     shared: Mapping = {"gop": options.gop, "index_map": options.index_map, "rate_gop_size": options.rate_gop_size,
@@ -122,35 +128,66 @@ def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int) -> l
     if not variable_rate:
         return [RatePoint(options.quality_level, CodingPlan(qp=0, intra_qp=anchor, **shared),
                           PSNR_SCALE * distortion.lambda_of_level(options.quality_level))]
-    lambdas = distortion.lambdas_of_rates(options.quality_level).tolist()
-    return [RatePoint(qp, CodingPlan(qp=qp, intra_qp=qp, **shared), PSNR_SCALE * lambdas[qp])
+    values = distortion.lambdas_of_rates(options.quality_level, lambdas).tolist()
+    return [RatePoint(qp, CodingPlan(qp=qp, intra_qp=qp, **shared), PSNR_SCALE * values[qp])
             for qp in VALIDATION_QPS]
 
 
-def make_validation(options: TrainingOptions, variable_rate: bool, anchor: int, team: Team) -> Validation | None:
+def make_validation(options: TrainingOptions, variable_rate: bool, anchor: int, team: Team,
+                    lambdas: tuple[float, float] | None = None) -> Validation | None:
     """The validation on the sequences that are on disk; None, and a word about it, without any.
+
+    Args:
+        lambdas: of QP 0 and QP 63, where the recipe has its own.
 
     Raises:
         InputError: an unknown data set, or a sequence that cannot be read.
     """
-    points = rate_points(options, variable_rate, anchor)
+    points = rate_points(options, variable_rate, anchor, lambdas)
+    if options.valid_data is not None:
+        sources = _folders(options)
+    else:
+        sources = _test_sequences(options, team)
+    if not sources:
+        return None
+    for name, source in sources:
+        check_size("MS-SSIM" if options.ssim else "PSNR", name, source.height, source.width)
+    return Validation(sources, points, ssim=options.ssim, gop=3 if options.debug else options.gop,
+                      align=options.align_factor)
+
+
+def _folders(options: TrainingOptions) -> list[tuple[str, FrameSource]]:
+    """Every folder of frames below `--valid_data`.
+
+    Raises:
+        InputError: there is none.
+    """
+    folders = sorted(path.parent for path in options.valid_data.rglob("frame_1.png"))
+    if not folders:
+        raise InputError(f"--valid_data {options.valid_data} holds no folder with frame_1.png, frame_2.png, ...; "
+                         "name another, or leave the flag out")
+    return [(str(folder.relative_to(options.valid_data)), _cropped(options, PngFolder(folder)))
+            for folder in (folders[:1] if options.debug else folders)]
+
+
+def _cropped(options: TrainingOptions, source: FrameSource) -> FrameSource:
+    return CenterCrop(source, options.crop_factor) if options.test_crop else source
+
+
+def _test_sequences(options: TrainingOptions, team: Team) -> list[tuple[str, FrameSource]]:
+    """The sequences of `--test_dataset` that are below `-data`."""
     chosen = select(list(options.test_dataset), list(options.test_seqs))
     present = [sequence for sequence in chosen if _folder(options, sequence).is_dir()]
     if not present:
         team.say(f"no validation: none of the sequences of {', '.join(options.test_dataset)} is below {options.data}; "
                  "training goes on without it, and without a best checkpoint")
-        return None
+        return []
     if len(present) < len(chosen):
         team.say(f"validation on {len(present)} of {len(chosen)} sequences; below {options.data} there is no "
                  f"{', '.join(sequence.name for sequence in chosen if sequence not in present)}")
-    sources = []
-    for sequence in present[:1] if options.debug else present:
-        source = sequence.source(options.data, options.color_transform, None)
-        source = CenterCrop(source, options.crop_factor) if options.test_crop else source
-        check_size("MS-SSIM" if options.ssim else "PSNR", sequence.name, source.height, source.width)
-        sources.append((sequence.report_name(options.color_transform), source))
-    return Validation(sources, points, ssim=options.ssim, gop=3 if options.debug else options.gop,
-                      align=options.align_factor)
+    return [(sequence.report_name(options.color_transform),
+             _cropped(options, sequence.source(options.data, options.color_transform, None)))
+            for sequence in (present[:1] if options.debug else present)]
 
 
 def _folder(options: TrainingOptions, sequence: Sequence):

@@ -1,0 +1,203 @@
+"""Training from nothing: initial weights, the stages of single networks, and the keys of recipes that need them."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_training_stages import panning_clips
+from training_helpers import phase_file
+
+from conftest import write_frames
+from dataloader.clips import find_clips
+from dataloader.sampling import EpochOrder
+from helpers import tiny_config
+from models.entropy.coder import Estimator
+from models.entropy.likelihood import NormalModel
+from models.entropy.training import smooth_likelihood
+from models.hytip import HyTIP
+from models.intra import RATES, IntraCodec
+from models.layers.functional import warp
+from models.memory import FrameHeader, Memory
+from seeded import seeded_video
+from util.errors import InputError
+from util.training.clip_loss import ClipLoss
+from util.training.initial import initialise
+from util.training.layout import use_channels_last
+from util.training.losses import Distortion, LossExpression
+from util.training.network import TrainedNetwork
+from util.training.schedule import Phase, read_phases
+
+LAMBDAS = (0.0018, 0.0483)
+
+
+def scratch_network(seed: int = 0) -> TrainedNetwork:
+    torch.manual_seed(seed)
+    network = TrainedNetwork(tiny_config()).train()
+    initialise(network.codec)
+    return network
+
+
+def phase_of(stage: str, rate: str, distortion: str, **settings) -> Phase:
+    return Phase(name="p", first_epoch=1, last_epoch=1, stage=stage, batch_size=2, lr=1e-3, rate=LossExpression(rate),
+                 distortion=LossExpression(distortion), **settings)
+
+
+STAGES = {"intra": ("i_rate", "distortion"), "flow": ("0.2*flow_roughness", "flow_distortion")}
+
+
+def module_of(network: TrainedNetwork, phase: Phase, amp: bool = False) -> ClipLoss:
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0, 1, 0))
+    return ClipLoss(network, plan, phase.loss(()), anchor=0, quality_level=5, lambdas=LAMBDAS, amp=amp)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_network_is_learnt_alone(stage):
+    """The loss falls by more than half; the network of the stage moves, and no other does by a bit."""
+    network, phase = scratch_network(), phase_of(stage, *STAGES[stage])
+    chosen = network.select(phase)
+    root = {"intra": "if_model.", "flow": "MENet."}[stage]
+    assert chosen and all(name.startswith(root) for name in chosen)
+    before = {name: value.clone() for name, value in network.entries()}
+    module, frames = module_of(network, phase), panning_clips()[:, :phase.p_frames + 1]
+    optimizer = torch.optim.Adam(chosen.values(), lr=5e-3)
+    losses = []
+    while len(losses) < 150 and (len(losses) < 2 or losses[-1] > losses[0] / 2):
+        loss = module(frames, torch.tensor([10, 50]), torch.tensor([1, 2]))[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(chosen.values(), 1)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    moved = {name for name, value in network.entries() if not torch.equal(value, before[name])}
+    assert moved and moved <= set(chosen)
+    if stage == "intra":
+        assert {"if_model.q_scale_enc", "if_model.q_scale_dec"} <= moved
+
+
+def test_the_gain_anchors_learn_and_nothing_coded_changes():
+    """Both ends get gradients, the two in between have no say; the training gains are those of evaluation."""
+    torch.manual_seed(0)
+    codec = IntraCodec(tiny_config().intra).train()
+    rates = torch.arange(RATES)
+    trained = codec._gain(codec.q_basic_enc, codec.q_scale_enc, rates)
+    trained.sum().backward()
+    gradient = codec.q_scale_enc.grad.flatten()
+    assert gradient[0] > 0 and gradient[3] > 0 and gradient[1] == gradient[2] == 0
+    coded = codec.eval()._gain(codec.q_basic_enc, codec.q_scale_enc, rates)
+    expected = np.exp(np.linspace(*np.log([float(np.float32(end)) for end in (0.6, 1.8)]), RATES))
+    assert np.array_equal(coded[:, 0].flatten().detach().numpy(), expected.astype(np.float32))
+    assert torch.allclose(trained, coded, rtol=1e-6, atol=0)
+    with torch.no_grad():
+        assert torch.equal(codec.train()._gain(codec.q_basic_enc, codec.q_scale_enc, rates), coded)
+
+
+def test_the_intra_likelihood_of_training_is_that_of_coding():
+    scale = torch.tensor([0.2, 0.5, 1.0, 4.0]).view(-1, 1)
+    values = torch.linspace(-2, 2, 41)
+    exact = NormalModel().likelihood(values, scale)
+    assert (smooth_likelihood(values, scale) - exact).abs().max() < 1e-6
+    values, scale = torch.tensor([30.0, 1.5], requires_grad=True), torch.tensor([-1.0, 0.01], requires_grad=True)
+    smooth_likelihood(values, scale).log()[1].neg().backward()
+    assert scale.grad[1] < 0, "a scale below the bound must be able to rise"
+
+
+@pytest.mark.parametrize("initial", [True, False])
+def test_a_p_frame_starts_as_the_warped_reference(initial):
+    """And PyTorch's own initial weights are far from it."""
+    torch.manual_seed(0)
+    codec = scratch_network().codec.eval() if initial else HyTIP(tiny_config()).eval()
+    reference, frame = seeded_video(2, 64, 64, 3)[:, None]
+    with torch.no_grad():
+        coded = codec.code_frame(Estimator(), frame, Memory(reference), FrameHeader(False, 30, (64, 64)))
+        warped = warp(reference, coded.flow_hat)
+    assert not initial or coded.flow_hat.abs().mean() < 2
+    assert (Distortion()(coded.prediction.mc_frame, warped) < 5e-3) == initial
+    assert (Distortion()(coded.frame, warped) < 0.02) == initial
+
+
+def test_initial_upsampling_has_no_checkerboard():
+    up = scratch_network().codec.intra.dec.dec_1[1].upsample
+    with torch.no_grad():
+        out = up(torch.rand(1, up[0].in_channels, 3, 3))
+    torch.testing.assert_close(out, F.interpolate(out[..., ::2, ::2], scale_factor=2, mode="nearest"))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_channels_last_is_the_same_computation(amp):
+    gradients = []
+    for last in (False, True):
+        network, phase = scratch_network(), phase_of("fullgop", "rate", "distortion", rnn=1, max_p_frames=2)
+        if last:
+            use_channels_last(network)
+            assert network.codec.inter.contextual_encoder.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        chosen = network.select(phase)
+        loss, _ = module_of(network, phase, amp)(panning_clips(), torch.tensor([10, 50]), torch.tensor([1, 2]))
+        loss.mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in chosen.values() if p.grad is not None]))
+    assert torch.cosine_similarity(*gradients, dim=0) > (0.98 if amp else 0.999999)
+
+
+def test_the_learning_rate_rises_and_falls():
+    phase = phase_of("fullgop", "rate", "distortion", final_lr=1e-4, warmup_steps=9)
+    phase = replace(phase, first_epoch=3, last_epoch=6)
+    assert phase.lr_at(3, 0, 100) == pytest.approx(1e-4, rel=0.01) and phase.lr_at(3, 4, 100) < phase.lr_at(3, 9, 100)
+    assert phase.lr_at(5, 0, 100) == pytest.approx((1e-3 + 1e-4) / 2)
+    assert phase.lr_at(6, 99, 100) == pytest.approx(1e-4, rel=0.01)
+    stepped = replace(phase, final_lr=None, warmup_steps=0, milestones=(2,))
+    assert [stepped.lr_at(epoch, 50, 100) for epoch in (3, 4, 5)] == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+def test_epochs_of_a_number_of_steps():
+    """Clips repeat where there are too few; groups have equal shares, whatever their sizes, in no fixed places."""
+    order = EpochOrder(0, 1, 12, 1.0, 4, samples=40, groups=(2, 10))
+    assert order.steps == 10 and len(order.order) == 40
+    small = order.order < 2
+    assert small.sum() == 20 and np.bincount(order.order)[:2].tolist() == [10, 10]
+    assert len({tuple(row) for row in small.reshape(10, 4).tolist()}) > 1
+    assert sorted(np.bincount(EpochOrder(0, 1, 3, 1.0, 4, samples=7).order)) == [2, 2, 3]
+    again = EpochOrder(0, 2, 12, 1.0, 4, samples=40, groups=(2, 10))
+    assert not np.array_equal(order.order, again.order)
+
+
+def test_clips_of_some_folders(tmp_path):
+    for name, count in (("made/a", 3), ("made/b", 3), ("filmed/c", 4)):
+        write_frames(tmp_path / name, seeded_video(count, 32, 32, 1))
+    found = find_clips("folder", tmp_path, ("made", "filmed", "filmed"))
+    assert [clip.folder.name for clip in found.clips] == ["a", "b", "c", "c"]
+    assert found.groups == (2, 1, 1) and found.free
+    with pytest.raises(InputError, match="no training clips of folder below .*drawn"):
+        find_clips("folder", tmp_path, ("drawn",))
+
+
+BASE = {"end_epoch": 1, "stage": "intra", "loss_on": {"R": "i_rate", "D": "distortion"}}
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"final_lr": 1}, "final_lr 1.0 must lie above 0 and not above lr 0.001"),
+    ({"final_lr": 1e-4, "milestones": [1]}, "without milestones"),
+    ({"warmup_steps": -1}, "warmup_steps -1 must be at least 0"), ({"clip_norm": 0}, "clip_norm 0.0 above 0"),
+    ({"steps_per_epoch": 0}, "steps_per_epoch 0 must be at least 1"),
+    ({"steps_per_epoch": 5, "train_len": 0.5}, "without train_len"),
+    ({"crop_size": 100}, "crop_size 100 must be a multiple of 16"), ({"amp": "float16"}, "amp 'float16' must be off"),
+    ({"lambdas": [0.02, 0.01]}, "in ascending order"), ({"lambdas": 3}, "lambdas 3 cannot be used"),
+    ({"clips": "real"}, "clips 'real' cannot be used"), ({"validate": "no"}, "validate 'no' cannot be used"),
+    ({"loss_on": {"R": "rate", "D": "distortion"}}, "stage intra knows the terms distortion, i_rate only, not rate"),
+    ({"stage": "flow"}, "stage flow knows the terms")])
+def test_wrong_keys_are_refused(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        read_phases(phase_file(tmp_path / "p.yml", {"p": {**BASE, **settings}}))
+
+
+def test_the_keys_of_a_phase(tmp_path):
+    settings = {**BASE, "final_lr": 1e-4, "warmup_steps": 5, "clip_norm": 1.0, "steps_per_epoch": 7, "crop_size": 64,
+                "amp": "off", "clips": ["real"], "lambdas": [0.001, 0.01], "validate": False}
+    phase, = read_phases(phase_file(tmp_path / "p.yml", {"p": settings}))
+    assert (phase.amp, phase.clips, phase.lambdas, phase.validate) == ("off", ("real",), (0.001, 0.01), False)
+    assert Distortion().lambdas_of_rates(5, phase.lambdas)[[0, 63]].tolist() == pytest.approx([0.001, 0.01])
+    assert phase.p_frames == 0 and phase.random_start
+    path = tmp_path / "q.yml"
+    path.write_text("p: {end_epoch: 1, stage: intra, loss_on: {R: i_rate, D: distortion}, batch_size: 1, lr: 1, "
+                    "amp: off}")
+    assert read_phases(path)[0].amp == "off"
