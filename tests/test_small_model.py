@@ -1,0 +1,189 @@
+"""The small model: its budget, `--model small`, half-precision weights, and the recipe that trains it."""
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import command, curve, options, write_tiny_configs
+
+from conftest import write_frames
+from helpers import ROOT, TINY, tiny_config
+from models.hytip import HyTIP
+from seeded import seeded_video
+from util.checkpoint import ROOTS, fingerprint, load_model, released_layout
+from util.cli.arguments import parse_arguments
+from util.cli.setup import load_configs, untrained_model, weights_path
+from util.coding.codec import Codec
+from util.errors import InputError
+from util.evaluation.complexity import count_macs
+from util.shipped import MODELS
+from util.training.export import export, main
+from util.training.main import train
+from util.training.options import TrainingOptions
+from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+
+SCHEDULE = TRAIN_CFG / "small" / "schedule.yml"
+
+
+@pytest.fixture(scope="module")
+def small():
+    arguments = parse_arguments(["--test", "--model", "small"])
+    return untrained_model(load_configs(arguments)).eval().requires_grad_(False)
+
+
+def test_the_budget(small):
+    assert sum(parameter.numel() for parameter in small.parameters()) < 2e6
+    assert count_macs(small, decode=False).total == pytest.approx(60, rel=0.05)
+    assert count_macs(small, decode=True).total < 36
+
+
+def test_the_architecture_is_that_of_the_full_model(small):
+    """The same entries under the same names: only widths differ."""
+    full = HyTIP(load_configs(parse_arguments(["--test"])))
+    adaptors = {name for name in small.state_dict().keys() ^ full.state_dict().keys() if ".adaptor." not in name}
+    assert not adaptors
+
+
+def test_the_flag_chooses_configurations_and_weights_together():
+    given = parse_arguments(["--test", "--model", "small"])
+    assert given.residual_coder_conf == ROOT / "config" / "small" / "Inter.yml"
+    assert given.intra_coder_conf == ROOT / "config" / "small" / "Intra.yml"
+    assert weights_path(given) == ROOT / "models" / "small" / "PSNR-RGB.pth.tar"
+    assert parse_arguments(["--test"]).residual_coder_conf == ROOT / "config" / "Inter.yml"
+    assert weights_path(parse_arguments(["--test"])) == ROOT / "models" / "PSNR-RGB.pth.tar"
+    assert weights_path(parse_arguments(["--test", "--ssim"])) == ROOT / "models" / "MS-SSIM-RGB.pth.tar"
+
+
+def test_explicit_files_override_the_flag():
+    given = parse_arguments(["--test", "--model", "small", "--residual_coder_conf", str(TINY / "Inter.yml"),
+                             "--weights", "mine.pth.tar"])
+    assert given.residual_coder_conf == TINY / "Inter.yml" and weights_path(given) == Path("mine.pth.tar")
+    assert given.cond_motion_coder_conf == ROOT / "config" / "small" / "Motion.yml"
+    assert TrainingOptions.from_namespace(given).residual_coder_conf == TINY / "Inter.yml"
+
+
+def test_what_there_is_not():
+    with pytest.raises(InputError, match="--model"):
+        parse_arguments(["--test", "--model", "medium"])
+    with pytest.raises(InputError, match="no MS-SSIM weights for small"):
+        weights_path(parse_arguments(["--test", "--model", "small", "--ssim"]))
+    with pytest.raises(InputError, match="model 'medium' is unknown; choose from full, small"):
+        Codec.load(model="medium")
+
+
+def test_git_keeps_the_weights():
+    ignored = subprocess.run(["git", "check-ignore", "models/PSNR-RGB.pth.tar", "models/small/PSNR-RGB.pth.tar"],
+                             cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert ignored in ([], ["models/PSNR-RGB.pth.tar"])            # nothing where the tests run outside a clone
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(the model before, the exported file)."""
+    folder = tmp_path_factory.mktemp("export")
+    model = untrained_model(tiny_config())
+    content = released_layout(model, epoch=7, loss=1.5, optimizer={"state": {0: torch.ones(1000)}})
+    torch.save({**content, "training": {"epoch": 8}}, folder / "last.pth.tar")
+    export(folder / "last.pth.tar", folder / "new" / "small.pth.tar")
+    return model, folder / "new" / "small.pth.tar"
+
+
+def test_half_precision_files_load_as_float32(exported):
+    before, path = exported
+    model = HyTIP(tiny_config())
+    load_model(model, path)
+    for (name, value), original in zip(model.state_dict().items(), before.state_dict().values()):
+        assert value.dtype == original.dtype, name
+        expected = original.half().float() if original.is_floating_point() else original
+        assert torch.equal(value, expected), name
+
+
+def test_fingerprints_are_of_the_loaded_values(exported):
+    """A float32 file of the rounded values belongs to the same streams."""
+    before, path = exported
+    model, rounded = HyTIP(tiny_config()), HyTIP(tiny_config())
+    load_model(model, path)
+    rounded.load_state_dict({name: value.half().float() if value.is_floating_point() else value
+                             for name, value in before.state_dict().items()})
+    assert fingerprint(model) == fingerprint(rounded) != fingerprint(before)
+
+
+def test_an_export_holds_weights_alone(exported):
+    content = torch.load(exported[1], weights_only=False)
+    assert content.keys() == {"epoch", "state_dict", "optimizer", "loss"}
+    assert (content["epoch"], content["loss"], content["optimizer"]) == (7, 1.5, {})
+    assert {value.dtype for value in content["state_dict"].values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_exports_that_cannot_be(tmp_path, capsys):
+    torch.save({"epoch": 1}, tmp_path / "a.pth.tar")
+    assert main([str(tmp_path / "a.pth.tar"), str(tmp_path / "out")]) == 2
+    assert "has no state_dict" in capsys.readouterr().err
+    torch.save({"state_dict": {"Residual.module.net.x": torch.tensor(1e6)}}, tmp_path / "b.pth.tar")
+    assert main([str(tmp_path / "b.pth.tar"), str(tmp_path / "out")]) == 2
+    assert "entry Residual.module.net.x reaches 1e+06" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([]) == 2
+
+
+def test_the_recipe(capsys):
+    steps = read_schedule(SCHEDULE)
+    assert [step.name for step in steps] == ["intra", "motion", "inter", "gop"]
+    assert [step.restore for step in steps] == ["scratch", "intra", "same", "same"]
+    phases = [phase for step in steps for phase in read_phases(step.train_conf)]
+    lambdas = {phase.lambdas for phase in phases}
+    assert len(lambdas) == 1 and lambdas.pop()[1] > 16 * phases[0].lambdas[0]
+    train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    trained = {row[2]: int(row[-1]) for row in rows[1:]}
+    assert trained["intra_small_crops"] < 1e6 and trained["flow"] < 1e5
+    assert len(rows) == 1 + len(phases)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The whole recipe at tiny widths, two steps per epoch, killed in the middle: (options, what it said at last)."""
+    folder = tmp_path_factory.mktemp("small")
+    write_tiny_configs(folder / "configs" / "small")
+    for name in ("synthetic/a", "real/b"):
+        write_frames(folder / "clips" / name, seeded_video(7, 256, 256, 21))
+    write_frames(folder / "valid" / "clip", seeded_video(3, 64, 64, 5))
+    run = options(folder, folder / "configs", schedule=SCHEDULE, data=folder / "clips", valid_data=folder / "valid",
+                  batch_size=2, epoch_ratio=0.001, gop=2, channels_last=True, debug=True, save_minutes=0)
+    run = Namespace(options=run, words=command(run))
+    first = subprocess.Popen(run.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (run.options.results / "HyTIP_inter" / "checkpoints").is_dir() and first.poll() is None:
+        pass
+    first.kill()
+    first.communicate()
+    second = subprocess.run(run.words, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    return run.options, second.stdout
+
+
+def test_one_command_trains_the_recipe(trained):
+    """Every phase, whatever happened in between; validation where a codec is there to validate; a codec at the end."""
+    run, said = trained
+    assert "intra: done" in said and "motion: done" in said
+    for step in read_schedule(SCHEDULE):
+        phases = read_phases(step.train_conf)
+        assert [row["phase"] for row in curve(run.results, f"HyTIP_{step.name}")] == [p.name for p in phases]
+        best = run.results / f"HyTIP_{step.name}" / "checkpoints" / "best.pth.tar"
+        assert best.is_file() == any(phase.validate for phase in phases)
+    load_model(HyTIP(tiny_config()), best)
+
+
+def test_the_intra_codec_stays_as_it_was_trained(trained):
+    run, _ = trained
+    def of(step):
+        files = sorted((run.results / f"HyTIP_{step}" / "checkpoints").glob("epoch=*"))
+        return torch.load(files[-1], weights_only=False)["state_dict"]
+    intra, motion, last = map(of, ("intra", "motion", "gop"))
+    assert all(torch.equal(intra[name], last[name]) for name in intra if name.startswith(ROOTS["intra"]))
+    assert not all(torch.equal(motion[name], last[name]) for name in motion if name.startswith("Residual"))
+
+
+def test_the_small_model_is_told_apart():
+    assert MODELS["small"].config_files().keys() == MODELS["full"].config_files().keys()
+    assert all(path.is_file() for model in MODELS.values() for path in model.config_files().values())
