@@ -1,4 +1,4 @@
-"""util/anchors: x265 on the bundled clip, and HM and VTM with programs that stand in for them."""
+"""util/anchors: x264 and x265 on the bundled clip, and HM and VTM with programs that stand in for them."""
 import csv
 import stat
 import sys
@@ -14,9 +14,9 @@ from dataloader.open import FirstFrames, VideoOptions, open_sink
 from dataloader.prepare import main as prepare
 from dataloader.source import PngFolder
 from util.anchors.__main__ import main
+from util.anchors.libraries import LibraryEncoder
 from util.anchors.measure import measure_sequence
 from util.anchors.reference import PIXELS, ReferenceSoftware
-from util.anchors.x265 import X265
 from util.color import Color, rgb_to_yuv, yuv_to_float_rgb
 from util.comparison.__main__ import main as compare_main
 from util.comparison.curves import dataset_of
@@ -32,11 +32,14 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_x265_settings():
-    assert X265("x265", BT709).parameters(27) == "qp=27:keyint=32:log-level=error"
-    assert X265("x265-fair", BT709).parameters(22) == (
+def test_settings_of_the_libraries():
+    assert LibraryEncoder("x265", BT709).parameters(27) == "qp=27:keyint=32:log-level=error"
+    assert LibraryEncoder("x265-fair", BT709).parameters(22) == (
         "qp=22:keyint=32:log-level=error:info=0:psy-rd=0:psy-rdoq=0")
-    assert X265("x265", BT709).preset == "veryslow"
+    assert LibraryEncoder("x265", BT709).preset == "veryslow"
+    assert LibraryEncoder("x264", BT709, keyint=8).parameters(27) == "qp=27:keyint=8"
+    assert LibraryEncoder("x264-fair", BT709).parameters(27) == "qp=27:keyint=32:psy=0"
+    assert LibraryEncoder("x264", BT709).preset == "veryfast"
 
 
 def test_x265_on_the_bundled_clip(tmp_path, capsys):
@@ -62,11 +65,12 @@ def test_x265_on_the_bundled_clip(tmp_path, capsys):
     assert summary[1].split()[:2] == ["BigBuckBunn", summary[3].split()[1]] and summary[2] == "=" * 48
 
 
-def test_x265_bits_and_frame_types(tmp_path):
+@pytest.mark.parametrize(("library", "sei"), [("x264", (400, 1000)), ("x265", (1500, 4000))])
+def test_bits_and_frame_types(library, sei):
     """Rates add up to the whole stream; an I-frame every keyint frames; the settings SEI is in the first frame."""
     source = FirstFrames(PngFolder(CLIP), 6)
-    plain, fair = (list(X265(name, BT709, keyint=4, preset="ultrafast").code(source, 30))
-                   for name in ("x265", "x265-fair"))
+    plain, fair = (list(LibraryEncoder(name, BT709, keyint=4, preset="ultrafast").code(source, 30))
+                   for name in (library, f"{library}-fair"))
     assert len(plain) == len(fair) == 6
     for frame, original in zip(plain, source, strict=True):
         assert torch.equal(frame.original, original)
@@ -74,8 +78,8 @@ def test_x265_bits_and_frame_types(tmp_path):
         assert -10 * torch.log10(error) > 30
     bits = [frame.bits for frame in plain]
     assert min(bits[0], bits[4]) > 1.5 * max(bits[1:4] + bits[5:])
-    assert 8 * 1500 < bits[0] - fair[0].bits < 8 * 4000
-    rows = measure_sequence(X265("x265", BT709, keyint=4, preset="ultrafast"), source, 30,
+    assert 8 * sei[0] < bits[0] - fair[0].bits < 8 * sei[1]
+    rows = measure_sequence(LibraryEncoder(library, BT709, keyint=4, preset="ultrafast"), source, 30,
                             {"PSNR": metric_of("PSNR", "BT709")})
     assert sum(row.rate for row in rows["PSNR"]) * 416 * 240 == pytest.approx(sum(bits))
 

@@ -1,6 +1,6 @@
-"""Conventional codecs to compare with, measured as ours are (SPEC section 13): x265, HM 16.25, VTM 17.0.
+"""Conventional codecs to compare with, measured as ours are (SPEC section 13): x264, x265, HM 16.25, VTM 17.0.
 
-    x265.py        through PyAV, nothing to install
+    libraries.py   x264 and x265 through PyAV, nothing to install
     reference.py   HM and VTM, when their encoders are given
     measure.py     bits and RGB quality per frame, in the report format
     __main__.py    `python -m util.anchors`

@@ -9,9 +9,9 @@ from dataloader.prepare import raw_source
 from dataloader.sequences import COLORS, Sequence, select
 from dataloader.source import CenterCrop, FrameSource
 from util.anchors import Anchor
+from util.anchors.libraries import SETTINGS, LibraryEncoder
 from util.anchors.measure import Item, measure
 from util.anchors.reference import CONFIGS, ReferenceSoftware
-from util.anchors.x265 import SETTINGS, X265
 from util.color import RANGES, Color
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES, metric_of
@@ -49,7 +49,7 @@ def anchor_of(args: argparse.Namespace) -> Anchor:
     """The codec that the flags name."""
     color = Color(args.color_transform, args.coded_range)
     if args.anchor in SETTINGS:
-        return X265(args.anchor, color, args.gop)
+        return LibraryEncoder(args.anchor, color, args.gop)
     return ReferenceSoftware(args.anchor, args.encoder, args.config, color, args.gop)
 
 
