@@ -75,6 +75,7 @@ class MotionConfig:
         predprior_channel: hidden channels of the temporal prior.
         implicit_channel: channels of the remembered feature at 1/4.
         add_fg: a convolution generates the remembered feature even where its width is `channel_mv`.
+        no_motion: for ablations: the decoded flow is zero, and zeros are coded.
     """
     architecture = "CondMotion"
     channel_mv: int
@@ -93,6 +94,7 @@ class MotionConfig:
     predprior_channel: int = 128
     implicit_channel: int | None = None
     add_fg: bool
+    no_motion: bool = False
 
     @property
     def remembers_feature(self) -> bool:

@@ -150,6 +150,8 @@ class MotionCodec(nn.Module):
         """
         conditions = self._conditions(memory)
         y = None if flow is None else self.mv_encoder(flow, conditions, self._gain("mv_q_encoder", qp))
+        if self.config.no_motion and y is not None:
+            y = torch.zeros_like(y)
         size = (memory.frame.shape[-2] // 16, memory.frame.shape[-1] // 16)
         z_hat = code_hyper(coder, y, size, self.mv_hyper_prior_encoder, self.bit_estimator_z_mv, "mz")
         hyper = crop(self.mv_hyper_prior_decoder(z_hat), size)
@@ -160,6 +162,8 @@ class MotionCodec(nn.Module):
         flow_hat, feature = self.mv_decoder(y_hat, conditions, self._gain("mv_q_decoder", qp))
         if self.feature_generator is not None:
             feature = self.feature_generator(feature)
+        if self.config.no_motion:
+            flow_hat = torch.zeros_like(flow_hat)
         return CodedMotion(flow_hat, feature, y_hat)
 
     def _conditions(self, memory: Memory) -> Conditions:

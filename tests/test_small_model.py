@@ -1,6 +1,8 @@
 """The small model: its budget, `--model small`, half-precision weights, and the recipe that trains it."""
+import io
 import subprocess
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,21 @@ from conftest import write_frames
 from helpers import ROOT, TINY, tiny_config
 from models.hytip import HyTIP
 from seeded import seeded_video
+from util.arithmetic import choose_arithmetic
 from util.checkpoint import ROOTS, fingerprint, load_model, released_layout
 from util.cli.arguments import parse_arguments
 from util.cli.setup import load_configs, untrained_model, weights_path
 from util.coding.codec import Codec
+from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.complexity import count_macs
 from util.shipped import MODELS
 from util.training.export import export, main
-from util.training.main import train
+from util.training.main import _options_of_step, train
+from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+from util.training.starting_points import RULES
 
 SCHEDULE = TRAIN_CFG / "small" / "schedule.yml"
 
@@ -139,6 +145,37 @@ def test_the_recipe(capsys):
     trained = {row[2]: int(row[-1]) for row in rows[1:]}
     assert trained["intra_small_crops"] < 1e6 and trained["flow"] < 1e5
     assert len(rows) == 1 + len(phases)
+
+
+def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
+    steps = {step.name: step for step in read_schedule(SCHEDULE.with_name("ablations.yml"))}
+    assert all(step.after == "gop" and step.train_conf == steps["full"].train_conf for step in steps.values())
+    configs, names = {}, {}
+    for name, step in steps.items():
+        own = _options_of_step(TrainingOptions(experiment_name="s", schedule=SCHEDULE), step, "s_before")
+        assert (own.restore_exp_key, own.seed) == ("s_gop", int(name == "full_again"))
+        configs[name] = load_configs(own)
+        names[name] = {key for key, _ in TrainedNetwork(configs[name]).entries()}
+    full = configs["full"]
+    assert configs["full_again"] == full
+    assert replace(configs["no_mask"], inter=replace(configs["no_mask"].inter, Add_Mask=True)) == full
+    assert replace(configs["no_motion"], motion=replace(configs["no_motion"].motion, no_motion=False)) == full
+    explicit = configs["no_buffers"]
+    assert not (explicit.inter.remembers or explicit.motion.remembers_feature or explicit.motion.remembers_latent)
+    carried = {new for old in names["full"] for new in RULES["explicit"](old)}
+    new = {key.split(".")[1] for key in names["no_buffers"] - carried}
+    assert new == {"mv_y_prior_fusion_adaptor_temp_1"}, "the adaptor that saw the remembered latent starts anew"
+
+
+def test_without_motion_nothing_moves_and_streams_decode():
+    config = tiny_config()
+    model = untrained_model(replace(config, motion=replace(config.motion, no_motion=True)))
+    codec = Codec(model.eval().requires_grad_(False), choose_arithmetic("cpu"))
+    frames = [(frame * 255).byte() for frame in seeded_video(2, 64, 64, 3)]
+    parts = list(codec.encode(frames, CodingPlan(qp=30, intra_qp=30)))
+    assert not parts[2].coded.flow_hat.any() and parts[2].coded.flow.any()
+    decoded = list(codec.decode(io.BytesIO(b"".join(part.data for part in parts))))
+    assert all(torch.equal(out.frame, part.frame) for out, part in zip(decoded, parts[1:3], strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -233,7 +233,7 @@ def _recipe(options: TrainingOptions) -> dict:
 
 
 def _run_schedule(options: TrainingOptions, team: Team) -> bool:
-    """Every step of the recipe from where it stands, each starting from the last."""
+    """Every step of the recipe from where it stands, each starting from the last or from the step that it names."""
     previous = None
     for step in read_schedule(options.schedule):
         own = _options_of_step(options, step, previous)
@@ -268,7 +268,9 @@ def _options_of_step(options: TrainingOptions, step: Step, previous: str | None)
         intra_coder_conf=options.config_dir / step.intra_coder_conf,
         motion_estimation_conf=options.config_dir / step.motion_estimation_conf,
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
-        restore=step.restore, restore_exp_key=previous, restore_exp_epoch=None, quality_level=step.quality_level,
+        restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
+        restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,
+        seed=options.seed if step.seed is None else step.seed,
         iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,
         index_map=step.index_map or TrainingOptions.index_map,
         index_map_training=step.index_map_training or TrainingOptions.index_map_training,

@@ -298,6 +298,8 @@ class Step:
 
     Attributes:
         name: the step's experiment is `{experiment_name}_{name}`.
+        after: the step whose result this one starts from, of this recipe or another; by default the one before.
+        seed: instead of `--seed`.
     """
     name: str
     cond_motion_coder_conf: str
@@ -316,6 +318,8 @@ class Step:
     FGOP_Inter_XtRNN: bool = False
     Pretrain_frame_feature: bool = False
     train_dataset: str | None = None
+    after: str | None = None
+    seed: int | None = None
 
 
 def read_schedule(path: str | Path) -> tuple[Step, ...]:

@@ -54,6 +54,15 @@ def motion_hybrid(name: str) -> tuple[str, ...]:
     return (name.replace(old, "CondMotion.temp_prior_fusion_adaptor_0."),)
 
 
+def motion_explicit(name: str) -> tuple[str, ...]:
+    """The way back from step 3, for ablations: what does not see the remembered latent gets its explicit name."""
+    for hybrid, explicit in (("temp_prior_fusion_adaptor_0.", "mv_y_prior_fusion_adaptor_temp_0."),
+                             ("prior_fusion.", "PA.")):
+        if name.startswith(f"CondMotion.{hybrid}"):
+            return (name.replace(hybrid, explicit, 1),)
+    return (name,)
+
+
 def frame_types(name: str) -> tuple[str, ...]:
     """Step 7: every frame type starts with the adaptor of type 0."""
     prefix = "Residual.feature_adaptor."
@@ -91,8 +100,9 @@ RULES: dict[str, Rule] = {
     "Variable": keep,
     "LongSequence": keep,
     "intra": only(ROOTS["intra"]),
-    "same": keep}
-"""`--restore` -> what happens to the entries of the step before; the last two are not of the released recipe."""
+    "same": keep,
+    "explicit": motion_explicit}
+"""`--restore` -> what happens to the entries of the step before; the last three are not of the released recipe."""
 
 FROM_NOTHING = ("scratch", "intra")
 """`--restore` after which networks that nothing fills are to learn from random weights."""
