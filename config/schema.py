@@ -39,10 +39,15 @@ class IntraConfig:
     """DCVC-DC intra codec (Li et al., CVPR 2023).
 
     Attributes:
-        channel_N: channels of the latents y and z and of everything at 1/8 and below; a multiple of 4.
+        channel_N: channels of the latent y; a multiple of 4.
         g_ch_2x, g_ch_4x: channels at 1/2 and 1/4.
+        g_ch_8x: channels at 1/8; by default `channel_N`.
+        g_ch_z: channels of the hyper latent z; by default `channel_N`.
         g_ch_1x: channels at full resolution.
         unet_channels: widths of the refinement network at 1/1, 1/2 and 1/4.
+        prior_channel: channels inside the networks that predict y's distribution; by default two or three times
+            `channel_N`.
+        prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
     """
     architecture = "Intra"
     channel_N: int = 256
@@ -50,6 +55,10 @@ class IntraConfig:
     g_ch_2x: int = 128
     g_ch_1x: int = 16
     unet_channels: tuple[int, ...] = (32, 64, 128)
+    g_ch_8x: int | None = None
+    g_ch_z: int | None = None
+    prior_channel: int | None = None
+    prior_expansion: int = 4
 
     def __post_init__(self):
         _require(self.channel_N % 4 == 0, f"channel_N: {self.channel_N} is not a multiple of 4, the channel groups")
@@ -155,6 +164,8 @@ class InterConfig:
         recon_channel: channels of the decoder's full-resolution feature.
         unet_channels: widths of the frame generator's two U-nets at 1/1, 1/2 and 1/4.
         mask_channels: widths of the mask generator at 1/1, 1/2 and 1/4.
+        prior_channel: channels inside the networks that predict y's distribution; by default three times `g_ch_16x`.
+        prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
     """
     architecture = "Residual"
     g_ch_1x: int
@@ -175,6 +186,8 @@ class InterConfig:
     recon_channel: int = 32
     unet_channels: tuple[int, ...] = (32, 64, 128)
     mask_channels: tuple[int, ...] = (16, 32, 64)
+    prior_channel: int | None = None
+    prior_expansion: int = 4
 
     @property
     def remembers(self) -> bool:

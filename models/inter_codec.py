@@ -115,7 +115,7 @@ class _ContextModel(nn.Module):
 
     def __init__(self, c: InterConfig):
         super().__init__()
-        self.y_spatial_prior = PlainBlock(3 * c.g_ch_16x, 2 * c.g_ch_16x)
+        self.y_spatial_prior = PlainBlock(3 * c.g_ch_16x, 2 * c.g_ch_16x, c.prior_expansion)
         self.gaussian_conditional = GaussianModel()
 
     def forward(self, y_hat: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,10 +149,11 @@ class InterCodec(nn.Module):
         self.contextual_hyper_prior_decoder = hyper_decoder(SumBlock, c.g_ch_z, y)
         self.temporal_prior_encoder = nn.Sequential(conv(c.g_ch_4x, c.g_ch_8x, stride=2), leaky(0.1),
                                                     conv(c.g_ch_8x, y, stride=2))
-        self.y_prior_fusion_adaptor_0 = PlainBlock(2 * y, 3 * y)
+        inner, expansion = c.prior_channel or 3 * y, c.prior_expansion
+        self.y_prior_fusion_adaptor_0 = PlainBlock(2 * y, inner, expansion)
         if c.remembers:
-            self.y_prior_fusion_adaptor_1 = PlainBlock(3 * y, 3 * y)
-        self.y_prior_fusion = nn.Sequential(PlainBlock(3 * y), PlainBlock(3 * y))
+            self.y_prior_fusion_adaptor_1 = PlainBlock(3 * y, inner, expansion)
+        self.y_prior_fusion = nn.Sequential(PlainBlock(inner, inner, expansion), PlainBlock(inner, 3 * y, expansion))
         if c.no_context:
             self.gaussian_conditional = GaussianModel()
         else:

@@ -6,6 +6,8 @@
 
 Shapes: frame B 3 H W in [0, 1]; y B N H/16 W/16; z B N at 1/64.
 """
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,9 @@ class _Encoder(nn.Module):
     def __init__(self, c: IntraConfig):
         super().__init__()
         self.enc_1 = nn.Sequential(Down(3, c.g_ch_2x), GateBlock(c.g_ch_2x))
-        self.enc_2 = nn.Sequential(Down(c.g_ch_2x, c.g_ch_4x), GateBlock(c.g_ch_4x), Down(c.g_ch_4x, c.channel_N),
-                                   GateBlock(c.channel_N), conv(c.channel_N, c.channel_N, stride=2))
+        eighth = c.g_ch_8x or c.channel_N
+        self.enc_2 = nn.Sequential(Down(c.g_ch_2x, c.g_ch_4x), GateBlock(c.g_ch_4x), Down(c.g_ch_4x, eighth),
+                                   GateBlock(eighth), conv(eighth, c.channel_N, stride=2))
 
     def forward(self, x: Tensor, gain: Tensor) -> Tensor:
         return self.enc_2(self.enc_1(x) * gain)
@@ -37,8 +40,9 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     def __init__(self, c: IntraConfig):
         super().__init__()
-        self.dec_1 = nn.Sequential(GateBlock(c.channel_N), Up(c.channel_N, c.channel_N), GateBlock(c.channel_N),
-                                   Up(c.channel_N, c.g_ch_4x), GateBlock(c.g_ch_4x), Up(c.g_ch_4x, c.g_ch_2x))
+        eighth = c.g_ch_8x or c.channel_N
+        self.dec_1 = nn.Sequential(GateBlock(c.channel_N), Up(c.channel_N, eighth), GateBlock(eighth),
+                                   Up(eighth, c.g_ch_4x), GateBlock(c.g_ch_4x), Up(c.g_ch_4x, c.g_ch_2x))
         self.dec_2 = nn.Sequential(GateBlock(c.g_ch_2x), Up(c.g_ch_2x, c.g_ch_1x))
 
     def forward(self, y_hat: Tensor, gain: Tensor) -> Tensor:
@@ -62,15 +66,18 @@ class IntraCodec(nn.Module):
         self.q_scale_enc = nn.Parameter(torch.tensor((0.6, 0.9, 1.25, 1.8)).view(4, 1, 1, 1))
         self.q_basic_dec = nn.Parameter(torch.ones(1, config.g_ch_2x, 1, 1))
         self.q_scale_dec = nn.Parameter(torch.tensor((1.8, 1.25, 0.9, 0.6)).view(4, 1, 1, 1))
-        self.bit_estimator_z = FactorizedPrior(n)
+        z = config.g_ch_z or n
+        double, triple = (config.prior_channel or m * n for m in (2, 3))
+        block = partial(GateBlock, expansion=config.prior_expansion)
+        self.bit_estimator_z = FactorizedPrior(z)
         self.enc = _Encoder(config)
-        self.hyper_enc = hyper_encoder(GateBlock, n, n)
-        self.hyper_dec = hyper_decoder(GateBlock, n, n)
-        self.y_prior_fusion = nn.Sequential(GateBlock(n, 2 * n), GateBlock(2 * n, 3 * n))
-        self.y_spatial_prior_adaptor_1 = conv(4 * n, 3 * n, 1)
-        self.y_spatial_prior_adaptor_2 = conv(4 * n, 3 * n, 1)
-        self.y_spatial_prior_adaptor_3 = conv(4 * n, 3 * n, 1)
-        self.y_spatial_prior = nn.Sequential(GateBlock(3 * n, 3 * n), GateBlock(3 * n, 2 * n), GateBlock(2 * n, 2 * n))
+        self.hyper_enc = hyper_encoder(GateBlock, n, z)
+        self.hyper_dec = hyper_decoder(GateBlock, z, n)
+        self.y_prior_fusion = nn.Sequential(block(n, double), block(double, 3 * n))
+        self.y_spatial_prior_adaptor_1 = conv(4 * n, triple, 1)
+        self.y_spatial_prior_adaptor_2 = conv(4 * n, triple, 1)
+        self.y_spatial_prior_adaptor_3 = conv(4 * n, triple, 1)
+        self.y_spatial_prior = nn.Sequential(block(triple, triple), block(triple, double), block(double, 2 * n))
         self.y_model = NormalModel()
         self.dec = _Decoder(config)
         self.refine = nn.Sequential(UNet(config.g_ch_1x, config.g_ch_1x, GateBlock, config.unet_channels),

@@ -49,11 +49,11 @@ class DepthConv(nn.Module):
 class GateFFN(nn.Module):
     """Feed-forward block in which one half of the hidden channels gates the other (intra codec)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, expansion: int = 4):
         super().__init__()
-        self.widest = 4 * channels
+        self.widest = expansion * channels
         self.conv = conv(channels, self.widest, 1)
-        self.conv_out = conv(2 * channels, channels, 1)
+        self.conv_out = conv(self.widest // 2, channels, 1)
         self.act = nn.LeakyReLU(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,11 +64,11 @@ class GateFFN(nn.Module):
 class SumFFN(nn.Module):
     """Feed-forward block in which two differently activated halves are added (motion and inter codecs)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, expansion: int = 4):
         super().__init__()
-        self.widest = 4 * channels
+        self.widest = expansion * channels
         self.conv = conv(channels, self.widest, 1)
-        self.conv_out = conv(2 * channels, channels, 1)
+        self.conv_out = conv(self.widest // 2, channels, 1)
         self.act1 = nn.LeakyReLU(0.1)
         self.act2 = nn.LeakyReLU(0.01)
 
@@ -80,9 +80,9 @@ class SumFFN(nn.Module):
 class PlainFFN(nn.Module):
     """Feed-forward block of two activated pointwise convolutions (prior networks)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, expansion: int = 4):
         super().__init__()
-        self.widest = max(min(4 * channels, 1024), 2 * channels)
+        self.widest = max(min(expansion * channels, 1024), min(expansion, 2) * channels)
         self.conv = nn.Sequential(conv(channels, self.widest, 1), leaky(0.1),
                                   conv(self.widest, channels, 1), leaky(0.1))
 
@@ -91,12 +91,13 @@ class PlainFFN(nn.Module):
 
 
 class _DepthConvBlock(nn.Module):
+    """`expansion`: hidden channels of the feed-forward half, as a multiple of the outputs."""
     ffn: type[nn.Module]
 
-    def __init__(self, inputs: int, outputs: int | None = None):
+    def __init__(self, inputs: int, outputs: int | None = None, expansion: int = 4):
         super().__init__()
         outputs = inputs if outputs is None else outputs
-        self.block = nn.Sequential(DepthConv(inputs, outputs), self.ffn(outputs))
+        self.block = nn.Sequential(DepthConv(inputs, outputs), self.ffn(outputs, expansion))
 
     def forward(self, x: Tensor) -> Tensor:
         depth, ffn = self.block
