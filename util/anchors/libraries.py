@@ -1,8 +1,8 @@
 """x264 and x265, through PyAV: 4:2:0 8 bits, zerolatency, fixed QP, an I-frame every 32 frames.
 
-Each in two settings. `x265` is the command line that the DCVC papers use, `x264` the same with the preset veryfast. Both
-write an SEI message with their own settings (2.3 and 0.7 kB), and x265 tunes for looks (psy-rd, psy-rdoq), which costs
-PSNR; `x264-fair` and `x265-fair` do neither. docs/anchors.md tells how much it is.
+Each in two settings. `x265` is the command line that the DCVC papers use, `x264` the same with the preset veryfast.
+Both write an SEI message with their own settings (0.6 and 2.3 kB), and x265 tunes for looks (psy-rd, psy-rdoq), which
+costs PSNR; `x264-fair` and `x265-fair` do neither. docs/anchors.md tells how much it is.
 """
 from collections import deque
 from collections.abc import Iterator
