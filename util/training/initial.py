@@ -3,22 +3,40 @@
 PyTorch's own initial convolutions shrink a signal by the square root of 3 each, so that next to nothing of a frame
 comes out of a deep codec and learning stalls for thousands of steps; larger ones let the gated blocks, which multiply
 features with each other, explode. Here paths keep the variance, and what residual blocks add starts small. Upsampling
-starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937), flows start near zero, I-frames near grey,
-latents with step and scale 1, where both have gradients; and a P-frame starts as the warped reference, half of it from
-the masked prediction and half from the decoder, which passes three channels of its context through.
+starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937) and flows near zero. The intra codec starts as a
+block transform coder (transforms.py). A P-frame starts as the warped reference, half of it from the masked prediction
+and half from the decoder, which passes three channels of its context through; what it differs by is coded by such a
+transform, too. Latents start with step 1 and the scales that these transforms imply; gains with the 64 steps of
+quantisation that the bounds of lambda ask for.
 """
 import math
 
 import torch
 from torch import Tensor, nn
 
+from config import IntraConfig
 from models.hytip import HyTIP
 from models.inter_codec import InterCodec
+from models.intra import IntraCodec
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
+from util.training.transforms import Stage, set_down, set_subpel, set_up, stages
 
-GREY = 0.45
-"""Mean of natural frames, near enough."""
+GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
+"""Mean and standard deviation of natural frames, and correlation of neighbouring pixels, near enough."""
+
+RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
+"""The same of what a predicted frame differs by."""
+
+PRECISION = 4.8
+"""Latent steps per unit of a pixel, at the middle rate: a step of 0.21, best for lambda 0.01 at high rates."""
+
+GAIN_RANGE = 2.3
+"""The same at the highest rate over the middle rate, and at the middle over the lowest: the root of a factor of 27 in
+lambda is 5.2."""
+
+WIDE = 4.0
+"""Standard deviation of a latent from which on it is coded with coarser steps, as priors do not like large numbers."""
 
 BRANCHES = {GateFFN: "conv_out", SumFFN: "conv_out", PlainFFN: "conv.2", DepthConv: "conv2", Res: "conv2",
             Down: "conv2", Up: "conv"}
@@ -58,16 +76,133 @@ def _settle_outputs(codec: HyTIP) -> None:
     for block in codec.motion_estimation.Blocks:
         block[-1].weight.mul_(0.1)
     codec.motion.mv_decoder.dec_3[-1][0].weight.mul_(0.1)
-    codec.intra.refine[-1].weight.mul_(0.2)
-    nn.init.constant_(codec.intra.refine[-1].bias, GREY)
-    inter = codec.inter
-    _pass_reference_through(inter)
     motion_prior = codec.motion.prior_fusion if codec.motion.config.remembers_latent else codec.motion.PA
-    for block in (codec.intra.y_prior_fusion[-1].block, motion_prior[-1].block, inter.y_prior_fusion[-1].block):
-        _bias_of(block).view(3, -1)[:2] = 1
-    for prior in (codec.intra.y_spatial_prior[-1], *([] if inter.config.no_context else
-                                                     [inter.context_model.y_spatial_prior])):
-        _bias_of(prior.block).view(2, -1)[0] = 1
+    _bias_of(motion_prior[-1].block).view(3, -1)[:2] = 1
+    _pass_reference_through(codec.inter)
+    _settle_intra_transform(codec.intra, codec.config.intra)
+    _settle_inter_transform(codec.inter)
+
+
+def _quieten(*networks: nn.Module) -> None:
+    """Let the residual blocks add next to nothing, where a transform is to pass."""
+    for network in networks:
+        for module in network.modules():
+            if type(module) in (GateFFN, SumFFN, DepthConv, Up):
+                module.get_submodule(BRANCHES[type(module)]).weight.mul_(0.01)
+            elif isinstance(module, ChannelTransform):
+                for name, part in module.named_modules():
+                    if name.endswith("project_out"):
+                        part.weight.mul_(0.2)
+
+
+def _scales_of(stage: Stage) -> tuple[Tensor, Tensor]:
+    """How much each output of the last stage is enlarged, and its standard deviation then."""
+    deviations = PRECISION * stage.deviations.float()
+    shrink = (WIDE / deviations.clamp(min=WIDE)).sqrt()
+    return PRECISION * shrink, (deviations * shrink).clamp(min=0.2)
+
+
+def _kept(*widths: int) -> list[int]:
+    """Channels that each stage keeps: not more than there are."""
+    result, before = [], 3
+    for width in widths:
+        before = min(width, 4 * before)
+        result.append(before)
+    return result
+
+
+def _gains(count: int) -> Tensor:
+    """From the lowest rate to the highest."""
+    return torch.logspace(-1, 1, count, base=GAIN_RANGE)
+
+
+def _settle_intra_transform(intra: IntraCodec, c: IntraConfig) -> None:
+    first, second, third, last = found = stages(
+        _kept(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x or c.channel_N, c.channel_N), CORRELATION, DEVIATION)
+    _quieten(intra.enc, intra.dec, intra.refine)
+    gain, deviations = _scales_of(last)
+    set_down(intra.enc.enc_1[0], first, torch.full((3,), GREY))
+    set_down(intra.enc.enc_2[0], second)
+    set_down(intra.enc.enc_2[2], third)
+    _set_conv(intra.enc.enc_2[4], last, gain)
+    for block, stage in zip((intra.dec.dec_1[1], intra.dec.dec_1[3], intra.dec.dec_1[5], intra.dec.dec_2[1]),
+                            reversed(found)):
+        set_up(block, stage)
+    set_subpel(intra.dec.dec_1[1].upsample, last, 1 / gain)
+    unet, out = intra.refine
+    for block in (unet.conv1, unet.up_conv2):
+        _pass_first_three(block.block[0].adaptor)
+    out.weight.mul_(0.1)
+    for n in range(3):
+        out.weight[n] = 0
+        out.weight[n, n, 1, 1] = 1
+    nn.init.constant_(out.bias, GREY)
+    gains = _gains(4).view(4, 1, 1, 1)
+    intra.q_scale_enc.copy_(gains)
+    intra.q_scale_dec.copy_(1 / gains)
+    _start_scales(intra.y_prior_fusion[-1].block, 3, deviations)
+    _start_scales(intra.y_spatial_prior[-1].block, 2, deviations)
+
+
+def _settle_inter_transform(inter: InterCodec) -> None:
+    c = inter.config
+    first, second, third, last = stages(_kept(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x, c.g_ch_16x), RESIDUAL_CORRELATION,
+                                        RESIDUAL_DEVIATION)
+    encoder, decoder, recon = inter.contextual_encoder, inter.contextual_decoder, inter.recon_generation_net
+    _quieten(encoder, decoder, recon)
+    gain, deviations = _scales_of(last)
+    double = 2 if c.has_ctm else 1                                # a channel transform starts as twice its input
+    _set_conv(encoder.conv1, first)
+    if inter.MaskGenerator is not None:                           # the decoder adds the other half of the prediction
+        kernel = first.kernel(3)
+        encoder.conv1.weight[:len(kernel), 3:6] = -0.5 * kernel
+    _set_conv(encoder.conv2, second)
+    _set_conv(encoder.conv3, third)
+    _set_conv(encoder.conv4, last, gain / double)
+    set_subpel(decoder.up1, last, 1 / (double * gain))
+    set_subpel(decoder.up2, third)
+    set_subpel(decoder.up3, second)
+    set_subpel(decoder.up4, first)
+    for n in range(3):
+        recon.first_conv.weight[n, n, 1, 1] = 2 if inter.MaskGenerator is not None else 1
+    if c.variable_rate:
+        gains = _gains(64).view(-1, 1, 1, 1)
+        inter.q_encoder.copy_(gains.expand_as(inter.q_encoder))
+        inter.q_decoder.copy_((1 / gains).expand_as(inter.q_decoder))
+    _start_scales(inter.y_prior_fusion[-1].block, 3, deviations)
+    if not c.no_context:
+        _start_scales(inter.context_model.y_spatial_prior.block, 2, deviations)
+
+
+def _set_conv(layer: nn.Conv2d, stage: Stage, gain: Tensor | float = 1.0) -> None:
+    """Let a convolution of stride 2 compute the stage from its first inputs, and nothing from the others."""
+    kernel = stage.kernel(layer.kernel_size[0]) * torch.as_tensor(gain).view(-1, 1, 1, 1)
+    kept, inputs = kernel.shape[:2]
+    layer.weight[:kept] = 0
+    layer.weight[:kept, :inputs] = kernel
+
+
+def _start_scales(block: nn.Sequential, parts: int, deviations: Tensor) -> None:
+    """Scales start as these; step, where there is one, as 1; what the prior sees changes little of that yet."""
+    depth = block[0]
+    for layer in (depth.conv2, depth.adaptor):
+        if layer is not None:
+            layer.weight.mul_(0.1)
+    bias = _bias_of(block).view(parts, -1)
+    bias[parts - 2] = 1
+    bias[parts - 2, :len(deviations)] = deviations
+    if parts == 3:
+        bias[0] = 1
+
+
+def _pass_first_three(layer: nn.Conv2d | None, first: int = 0) -> None:
+    """The first three outputs become inputs `first` to `first` + 2; without a layer they are already."""
+    if layer is None:
+        return
+    layer.weight[:3] = 0
+    middle = layer.kernel_size[0] // 2
+    for n in range(3):
+        layer.weight[n, first + n, middle, middle] = 1
 
 
 def _pass_reference_through(inter: InterCodec) -> None:
@@ -75,21 +210,19 @@ def _pass_reference_through(inter: InterCodec) -> None:
     inputs = [(inter.feature_adaptor_I, 0), (inter.feature_extractor.conv1, 0), (inter.mc_generator.adaptor, 0),
               *((adaptor, adaptor.in_channels - 3) for adaptor in getattr(inter, "feature_adaptor", ()))]
     recon = inter.recon_generation_net
-    inputs += [(recon.first_conv, recon.first_conv.in_channels - recon.first_conv.out_channels)]
+    if inter.MaskGenerator is not None:
+        inputs += [(recon.first_conv, recon.first_conv.in_channels - recon.first_conv.out_channels)]
     inputs += [(block.block[0].adaptor, 0) for unet in (recon.unet_1, recon.unet_2)
                for block in (unet.conv1, unet.up_conv2) if block.block[0].adaptor is not None]
     for layer, first in inputs:
-        layer.weight[:3] = 0
-        middle = layer.kernel_size[0] // 2
-        for n in range(3):
-            layer.weight[n, first + n, middle, middle] = 1
+        _pass_first_three(layer, first)
     inter.mc_generator.conv2.weight.mul_(0.1)
     for out in (inter.context_fusion_net.conv1_out, inter.context_fusion_net.conv2_out,
                 inter.context_fusion_net.conv3_out):
         out.weight.mul_(0.1)
     recon.recon_conv.weight.mul_(0.1)
     for n in range(3):
-        recon.recon_conv.weight[n, n, 1, 1] = 0.5 if inter.MaskGenerator is not None else 0
+        recon.recon_conv.weight[n, n, 1, 1] = 0.5 if inter.MaskGenerator is not None else 1
     if inter.MaskGenerator is not None:
         last = [part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1]
         last.weight.mul_(0.1)

@@ -1,0 +1,115 @@
+"""Initial weights of the analysis and synthesis transforms: the Karhunen-Loeve transform of a Markov field, in stages.
+
+A frame is taken for a field whose correlation falls with distance (exponentially) and which its three colours share.
+Each stage of an encoder halves height and width: it sees four neighbours of what the stage before kept, rotates them
+onto the principal axes that the field implies, and keeps the first of them. The decoder's stages are the transposes.
+So an untrained codec is a block transform coder; nothing is learnt from any picture.
+"""
+import torch
+from torch import Tensor, nn
+
+from models.layers.blocks import Down, Up
+
+COLOR_CORRELATION = 0.93
+"""Between any two of red, green and blue."""
+
+
+def field_covariance(side: int, correlation: float, deviation: float) -> Tensor:
+    """Covariance of a block of side x side pixels, float64; rows in the order y, x, colour.
+
+    Args:
+        correlation: of neighbouring pixels.
+        deviation: standard deviation of a value.
+    """
+    y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
+    points = torch.stack((y.flatten(), x.flatten()), 1)
+    spatial = correlation ** torch.cdist(points, points)
+    color = torch.full((3, 3), COLOR_CORRELATION, dtype=torch.float64).fill_diagonal_(1)
+    return deviation ** 2 * torch.kron(spatial, color)
+
+
+class Stage:
+    """One halving of height and width.
+
+    Attributes:
+        rotation: (kept, 4 x inputs), orthonormal rows; columns in the order y, x, input channel.
+        deviations: standard deviation of each kept channel, in descending order.
+    """
+
+    def __init__(self, rotation: Tensor, deviations: Tensor):
+        self.rotation, self.deviations = rotation, deviations
+
+    def kernel(self, size: int) -> Tensor:
+        """Weights (kept, inputs, size, size) of a convolution of stride 2, padded by half its kernel."""
+        kept, inputs = self.rotation.shape[0], self.rotation.shape[1] // 4
+        weight = torch.zeros(kept, inputs, size, size)
+        middle = size // 2
+        weight[:, :, middle:middle + 2, middle:middle + 2] = (
+            self.rotation.view(kept, 2, 2, inputs).permute(0, 3, 1, 2).float())
+        return weight
+
+    def subpel(self) -> Tensor:
+        """Weights (4 x inputs, kept) of the pointwise convolution before a pixel shuffle that undoes the stage."""
+        kept, inputs = self.rotation.shape[0], self.rotation.shape[1] // 4
+        return self.rotation.view(kept, 4, inputs).permute(2, 1, 0).reshape(4 * inputs, kept).float()
+
+
+def stages(kept: list[int], correlation: float, deviation: float) -> list[Stage]:
+    """The stages of a transform of frames that keeps so many channels at 1/2, 1/4, ...; at most four per one before."""
+    result: list[Stage] = []
+    analysis = torch.eye(3, dtype=torch.float64)                  # what is kept so far, from a block's pixels
+    side = 1
+    for channels in kept:
+        inputs = analysis.shape[0]
+        blocks = torch.zeros(2, 2, inputs, 2 * side, 2 * side, 3, dtype=torch.float64)
+        for y in range(2):
+            for x in range(2):
+                blocks[y, x, :, y * side:(y + 1) * side, x * side:(x + 1) * side] = analysis.view(inputs, side, side, 3)
+        side *= 2
+        stacked = blocks.view(4 * inputs, -1)
+        variances, axes = torch.linalg.eigh(stacked @ field_covariance(side, correlation, deviation) @ stacked.T)
+        axes, variances = axes.flip(1)[:, :channels], variances.flip(0)[:channels]
+        axes = axes * axes.sum(0).sign().where(axes.sum(0) != 0, torch.ones(()).double())    # the mean counts upwards
+        result.append(Stage(axes.T.contiguous(), variances.clamp(min=0).sqrt()))
+        analysis = axes.T @ stacked
+    return result
+
+
+def set_down(block: Down, stage: Stage, offset: Tensor | None = None) -> None:
+    """Let `block` compute the stage from its first channels, in the first of its outputs.
+
+    The leaky ReLUs are lifted to where they are linear, and lowered again by the bias of the shortcut.
+
+    Args:
+        offset: of the block's used inputs, subtracted first.
+    """
+    kept, inputs = stage.rotation.shape[0], stage.rotation.shape[1] // 4
+    kernel, lift = stage.kernel(3), 3 + 10 * stage.deviations.float()
+    block.conv1.weight[:kept] = 0
+    block.conv1.weight[:kept, :inputs] = kernel
+    block.conv1.bias[:kept] = lift - (0 if offset is None else (kernel.sum((2, 3)) * offset).sum(1))
+    block.conv2.weight[:kept] = 0
+    for n in range(kept):
+        block.conv2.weight[n, n, 1, 1] = 1
+    block.conv2.bias[:kept] = 0
+    block.downsample.weight[:kept] = 0
+    block.downsample.bias[:kept] = -lift
+
+
+def set_up(block: Up, stage: Stage) -> None:
+    """Let `block` undo the stage: in the shortcut, to which the rest adds nothing yet."""
+    set_subpel(block.upsample, stage)
+    block.conv.weight.zero_()
+
+
+def set_subpel(part: nn.Sequential, stage: Stage, gain: float | Tensor = 1.0, first: int = 0) -> None:
+    """Let a convolution with pixel shuffle undo the stage, from its inputs `first`, ... to its first outputs.
+
+    Args:
+        gain: of each input.
+    """
+    layer, weight = part[0], stage.subpel() * gain
+    outputs, kept = weight.shape
+    middle = layer.kernel_size[0] // 2
+    layer.weight.zero_()
+    layer.weight[:outputs, first:first + kept, middle, middle] = weight
