@@ -28,15 +28,15 @@ GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
 RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
 """The same of what a predicted frame differs by."""
 
-PRECISION = 4.8
-"""Latent steps per unit of a pixel, at the middle rate: a step of 0.21, best for lambda 0.01 at high rates."""
+PRECISION = 11.0
+"""Latent steps per unit of a pixel at the highest rate: a step of 0.09, best for lambda 0.05."""
 
-GAIN_RANGE = 2.3
-"""The same at the highest rate over the middle rate, and at the middle over the lowest: the root of a factor of 27 in
-lambda is 5.2."""
+GAIN_RANGE = 5.2
+"""The same over that of the lowest rate: the root of a factor of 27 in lambda."""
 
-WIDE = 4.0
-"""Standard deviation of a latent from which on it is coded with coarser steps, as priors do not like large numbers."""
+WIDE = 9.0
+"""Standard deviation of a latent, at the highest rate, from which on its steps are coarser: priors do not like large
+numbers."""
 
 BRANCHES = {GateFFN: "conv_out", SumFFN: "conv_out", PlainFFN: "conv.2", DepthConv: "conv2", Res: "conv2",
             Down: "conv2", Up: "conv"}
@@ -96,10 +96,10 @@ def _quieten(*networks: nn.Module) -> None:
 
 
 def _scales_of(stage: Stage) -> tuple[Tensor, Tensor]:
-    """How much each output of the last stage is enlarged, and its standard deviation then."""
+    """How much each output of the last stage is enlarged, and its standard deviation then, at the middle rate."""
     deviations = PRECISION * stage.deviations.float()
     shrink = (WIDE / deviations.clamp(min=WIDE)).sqrt()
-    return PRECISION * shrink, (deviations * shrink).clamp(min=0.2)
+    return PRECISION * shrink, (deviations * shrink / GAIN_RANGE ** 0.5).clamp(min=0.2)
 
 
 def _kept(*widths: int) -> list[int]:
@@ -112,8 +112,8 @@ def _kept(*widths: int) -> list[int]:
 
 
 def _gains(count: int) -> Tensor:
-    """From the lowest rate to the highest."""
-    return torch.logspace(-1, 1, count, base=GAIN_RANGE)
+    """From the lowest rate to the highest, where it is 1: activations are lifted for signals of that size."""
+    return torch.logspace(-1, 0, count, base=GAIN_RANGE)
 
 
 def _settle_intra_transform(intra: IntraCodec, c: IntraConfig) -> None:
