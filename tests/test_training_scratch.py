@@ -144,6 +144,15 @@ def test_a_p_frame_starts_as_the_warped_reference(initial):
     assert (Distortion()(coded.frame, frame) < 0.5 * Distortion()(warped, frame)) == initial
 
 
+def test_the_motion_codec_starts_with_every_eighth_vector():
+    codec = small_codec()
+    flow = F.interpolate(torch.randn(1, 2, 3, 4) * 4, size=(192, 256), mode="bicubic")
+    first = codec.motion(Estimator(), flow, Memory(torch.rand(1, 3, 192, 256)), 30)
+    memory = Memory(torch.rand(1, 3, 192, 256), flow=flow, ref_mv_feature=first.feature, ref_mv_y=first.y_hat)
+    for coded in (first, codec.motion(Estimator(), flow, memory, 30)):
+        assert (coded.flow_hat - flow).abs().mean() < 0.25 * flow.abs().mean()
+
+
 def test_the_intra_codec_starts_as_a_transform_coder():
     """A real frame loses less than 3 levels to the transform, and rounding costs less at higher rates."""
     codec, (frame,) = small_codec(), real_frames(1)

@@ -3,11 +3,11 @@
 PyTorch's own initial convolutions shrink a signal by the square root of 3 each, so that next to nothing of a frame
 comes out of a deep codec and learning stalls for thousands of steps; larger ones let the gated blocks, which multiply
 features with each other, explode. Here paths keep the variance, and what residual blocks add starts small. Upsampling
-starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937) and flows near zero. The intra codec starts as a
-block transform coder (transforms.py). A P-frame starts as the warped reference, half of it from the masked prediction
-and half from the decoder, which passes three channels of its context through; what it differs by is coded by such a
-transform, too. Latents start with step 1 and the scales that these transforms imply; gains with the 64 steps of
-quantisation that the bounds of lambda ask for.
+starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937) and SPyNet's flow near zero. The intra codec
+starts as a block transform coder (transforms.py), the motion codec with every eighth vector. A P-frame starts as the
+warped reference, half of it from the masked prediction and half from the decoder, which passes three channels of its
+context through; what it differs by is coded by a block transform, too. Latents start with step 1 and the scales that
+these transforms imply; gains with the range of quantisation that the bounds of lambda ask for.
 """
 import math
 
@@ -20,6 +20,7 @@ from models.inter_codec import InterCodec
 from models.intra import IntraCodec
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
+from models.motion_codec import MotionCodec
 from util.training.transforms import Stage, set_down, set_subpel, set_up, stages
 
 GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
@@ -27,6 +28,9 @@ GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
 
 RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
 """The same of what a predicted frame differs by."""
+
+FLOW_DEVIATION, FLOW_CORRELATION, FLOW_PRECISION = 3.0, 0.97, 2.0
+"""The same of a flow at 1/8, in pixels, and latent steps per pixel."""
 
 PRECISION = 11.0
 """Latent steps per unit of a pixel at the highest rate: a step of 0.09, best for lambda 0.05."""
@@ -75,12 +79,35 @@ def _settle_outputs(codec: HyTIP) -> None:
     """What the last layers of each network start with."""
     for block in codec.motion_estimation.Blocks:
         block[-1].weight.mul_(0.1)
-    codec.motion.mv_decoder.dec_3[-1][0].weight.mul_(0.1)
-    motion_prior = codec.motion.prior_fusion if codec.motion.config.remembers_latent else codec.motion.PA
-    _bias_of(motion_prior[-1].block).view(3, -1)[:2] = 1
+    _settle_motion_transform(codec.motion)
     _pass_reference_through(codec.inter)
     _settle_intra_transform(codec.intra, codec.config.intra)
     _settle_inter_transform(codec.inter)
+
+
+def _settle_motion_transform(motion: MotionCodec) -> None:
+    """The flow passes as every eighth vector, in the first two channels, of which 2x2 are rotated into the latent."""
+    encoder, decoder = motion.mv_encoder, motion.mv_decoder
+    stage, = stages(_kept(motion.config.channel_N, planes=2), FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    _quieten(encoder, decoder)
+    for down in (encoder.enc_1[0], encoder.enc_2, encoder.enc_3[0]):
+        _pass(down.downsample, 2)
+        down.conv2.weight[:2].mul_(0.01)
+    for block in (encoder.adaptor_0, encoder.adaptor_1, encoder.adaptor_3_1, decoder.adaptor_0_1, decoder.adaptor_1_1,
+                  decoder.dec_1[0]):
+        depth = block.block[0]
+        if depth.adaptor is not None and depth.adaptor.out_channels > stage.rotation.shape[0]:
+            _pass(depth.adaptor, stage.rotation.shape[0])
+    encoder.enc_3[2].weight.mul_(0.05)
+    _set_conv(encoder.enc_3[2], stage, FLOW_PRECISION)
+    set_subpel(decoder.dec_1[1].upsample, stage, 1 / FLOW_PRECISION)
+    for up in (decoder.dec_1[3].upsample, decoder.dec_2.upsample, decoder.dec_3[1]):
+        up[0].weight[:8] = 0
+        for n in range(8):
+            up[0].weight[n, n // 4] = 1
+    prior = motion.prior_fusion if motion.config.remembers_latent else motion.PA
+    _weaken(prior[0].block)                                       # the last block passes its input
+    _start_scales(prior[-1].block, 3, (FLOW_PRECISION * stage.deviations.float()).clamp(min=0.2))
 
 
 def _quieten(*networks: nn.Module) -> None:
@@ -102,9 +129,9 @@ def _scales_of(stage: Stage) -> tuple[Tensor, Tensor]:
     return PRECISION * shrink, (deviations * shrink / GAIN_RANGE ** 0.5).clamp(min=0.2)
 
 
-def _kept(*widths: int) -> list[int]:
+def _kept(*widths: int, planes: int = 3) -> list[int]:
     """Channels that each stage keeps: not more than there are."""
-    result, before = [], 3
+    result, before = [], planes
     for width in widths:
         before = min(width, 4 * before)
         result.append(before)
@@ -131,7 +158,7 @@ def _settle_intra_transform(intra: IntraCodec, c: IntraConfig) -> None:
     set_subpel(intra.dec.dec_1[1].upsample, last, 1 / gain)
     unet, out = intra.refine
     for block in (unet.conv1, unet.up_conv2):
-        _pass_first_three(block.block[0].adaptor)
+        _pass(block.block[0].adaptor, 3)
     out.weight.mul_(0.1)
     for n in range(3):
         out.weight[n] = 0
@@ -184,24 +211,29 @@ def _set_conv(layer: nn.Conv2d, stage: Stage, gain: Tensor | float = 1.0) -> Non
 
 def _start_scales(block: nn.Sequential, parts: int, deviations: Tensor) -> None:
     """Scales start as these; step, where there is one, as 1; what the prior sees changes little of that yet."""
-    depth = block[0]
-    for layer in (depth.conv2, depth.adaptor):
-        if layer is not None:
-            layer.weight.mul_(0.1)
+    _weaken(block)
     bias = _bias_of(block).view(parts, -1)
-    bias[parts - 2] = 1
+    bias[parts - 2] = 0.3
     bias[parts - 2, :len(deviations)] = deviations
     if parts == 3:
         bias[0] = 1
 
 
-def _pass_first_three(layer: nn.Conv2d | None, first: int = 0) -> None:
-    """The first three outputs become inputs `first` to `first` + 2; without a layer they are already."""
+def _weaken(block: nn.Sequential) -> None:
+    """Let what enters a block change little of what leaves it, unless it passes unchanged."""
+    depth = block[0]
+    for layer in (depth.conv2, depth.adaptor):
+        if layer is not None:
+            layer.weight.mul_(0.1)
+
+
+def _pass(layer: nn.Conv2d | None, count: int, first: int = 0) -> None:
+    """The first outputs become as many inputs from `first` on; without a layer they are already."""
     if layer is None:
         return
-    layer.weight[:3] = 0
+    layer.weight[:count] = 0
     middle = layer.kernel_size[0] // 2
-    for n in range(3):
+    for n in range(count):
         layer.weight[n, first + n, middle, middle] = 1
 
 
@@ -215,7 +247,7 @@ def _pass_reference_through(inter: InterCodec) -> None:
     inputs += [(block.block[0].adaptor, 0) for unet in (recon.unet_1, recon.unet_2)
                for block in (unet.conv1, unet.up_conv2) if block.block[0].adaptor is not None]
     for layer, first in inputs:
-        _pass_first_three(layer, first)
+        _pass(layer, 3, first)
     inter.mc_generator.conv2.weight.mul_(0.1)
     for out in (inter.context_fusion_net.conv1_out, inter.context_fusion_net.conv2_out,
                 inter.context_fusion_net.conv3_out):

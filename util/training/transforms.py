@@ -14,18 +14,21 @@ COLOR_CORRELATION = 0.93
 """Between any two of red, green and blue."""
 
 
-def field_covariance(side: int, correlation: float, deviation: float) -> Tensor:
-    """Covariance of a block of side x side pixels, float64; rows in the order y, x, colour.
+def field_covariance(side: int, correlation: float, deviation: float, planes: int = 3,
+                     between: float = COLOR_CORRELATION) -> Tensor:
+    """Covariance of a block of side x side pixels, float64; rows in the order y, x, plane.
 
     Args:
         correlation: of neighbouring pixels.
         deviation: standard deviation of a value.
+        planes: values of each pixel.
+        between: their correlation.
     """
     y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
     points = torch.stack((y.flatten(), x.flatten()), 1)
     spatial = correlation ** torch.cdist(points, points)
-    color = torch.full((3, 3), COLOR_CORRELATION, dtype=torch.float64).fill_diagonal_(1)
-    return deviation ** 2 * torch.kron(spatial, color)
+    values = torch.full((planes, planes), between, dtype=torch.float64).fill_diagonal_(1)
+    return deviation ** 2 * torch.kron(spatial, values)
 
 
 class Stage:
@@ -54,20 +57,26 @@ class Stage:
         return self.rotation.view(kept, 4, inputs).permute(2, 1, 0).reshape(4 * inputs, kept).float()
 
 
-def stages(kept: list[int], correlation: float, deviation: float) -> list[Stage]:
-    """The stages of a transform of frames that keeps so many channels at 1/2, 1/4, ...; at most four per one before."""
+def stages(kept: list[int], correlation: float, deviation: float, planes: int = 3,
+           between: float = COLOR_CORRELATION) -> list[Stage]:
+    """The stages of a transform that keeps so many channels at 1/2, 1/4, ...; at most four per one before.
+
+    The other arguments are those of `field_covariance`.
+    """
     result: list[Stage] = []
-    analysis = torch.eye(3, dtype=torch.float64)                  # what is kept so far, from a block's pixels
+    analysis = torch.eye(planes, dtype=torch.float64)                  # what is kept so far, from a block's pixels
     side = 1
     for channels in kept:
         inputs = analysis.shape[0]
-        blocks = torch.zeros(2, 2, inputs, 2 * side, 2 * side, 3, dtype=torch.float64)
+        blocks = torch.zeros(2, 2, inputs, 2 * side, 2 * side, planes, dtype=torch.float64)
         for y in range(2):
             for x in range(2):
-                blocks[y, x, :, y * side:(y + 1) * side, x * side:(x + 1) * side] = analysis.view(inputs, side, side, 3)
+                blocks[y, x, :, y * side:(y + 1) * side, x * side:(x + 1) * side] = (
+                    analysis.view(inputs, side, side, planes))
         side *= 2
         stacked = blocks.view(4 * inputs, -1)
-        variances, axes = torch.linalg.eigh(stacked @ field_covariance(side, correlation, deviation) @ stacked.T)
+        covariance = field_covariance(side, correlation, deviation, planes, between)
+        variances, axes = torch.linalg.eigh(stacked @ covariance @ stacked.T)
         axes, variances = axes.flip(1)[:, :channels], variances.flip(0)[:channels]
         axes = axes * axes.sum(0).sign().where(axes.sum(0) != 0, torch.ones(()).double())    # the mean counts upwards
         result.append(Stage(axes.T.contiguous(), variances.clamp(min=0).sqrt()))
