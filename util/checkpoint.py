@@ -85,8 +85,9 @@ def load_model(model: nn.Module, path: str | Path) -> None:
     if not isinstance(content, dict):
         raise InputError(f"weights {path} have no state_dict; give a file in the released layout")
     given = {name: value for name, value in content.items() if not is_dropped(name)}
-    wanted = {released_name(name): name for name in model.state_dict() if not is_dropped(released_name(name))}
-    _check_entries(path, given, {released: model.state_dict()[name] for released, name in wanted.items()})
+    own = model.state_dict()
+    wanted = {released_name(name): name for name in own if not is_dropped(released_name(name))}
+    _check_entries(path, given, {released: own[name] for released, name in wanted.items()})
     model.load_state_dict({name: given[released] for released, name in wanted.items()}, strict=False)
 
 
