@@ -136,7 +136,6 @@ class Phase:
             raise InputError(f"phase {self.name}: the distortion {self.distortion.text!r} does not fit stage "
                              f"{self.stage}; weights such as 1_0.5_0.25_0.125/4 belong to trainmc, and to it alone")
 
-
     def _check_optional(self) -> None:
         if self.final_lr is not None and (self.milestones or not 0 < self.final_lr <= self.lr):
             raise InputError(f"phase {self.name}: final_lr {self.final_lr} must lie above 0 and not above lr "
