@@ -3,11 +3,12 @@
 PyTorch's own initial convolutions shrink a signal by the square root of 3 each, so that next to nothing of a frame
 comes out of a deep codec and learning stalls for thousands of steps; larger ones let the gated blocks, which multiply
 features with each other, explode. Here paths keep the variance, and what residual blocks add starts small. Upsampling
-starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937) and SPyNet's flow near zero. The intra codec
-starts as a block transform coder (transforms.py), the motion codec with every eighth vector. A P-frame starts as the
-warped reference, half of it from the masked prediction and half from the decoder, which passes three channels of its
-context through; what it differs by is coded by a block transform, too. Latents start with step 1 and the scales that
-these transforms imply; gains with the range of quantisation that the bounds of lambda ask for.
+starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937). SPyNet starts with a step along the gradient at
+each level (gradient_flow.py), the intra codec as a block transform coder (transforms.py), the motion codec with every
+eighth vector. A P-frame starts as the warped reference, half of it from the masked prediction and half from the
+decoder, which passes three channels of its context through; what it differs by is coded by a block transform, too.
+Latents start with step 1 and the scales that these transforms imply; gains with the range of quantisation that the
+bounds of lambda ask for.
 """
 import math
 
@@ -21,6 +22,7 @@ from models.intra import IntraCodec
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
 from models.motion_codec import MotionCodec
+from util.training.gradient_flow import follow_gradients
 from util.training.transforms import Stage, set_down, set_subpel, set_up, stages
 
 GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
@@ -77,8 +79,7 @@ def _settle_block(module: nn.Module) -> None:
 
 def _settle_outputs(codec: HyTIP) -> None:
     """What the last layers of each network start with."""
-    for block in codec.motion_estimation.Blocks:
-        block[-1].weight.mul_(0.1)
+    follow_gradients(codec.motion_estimation)
     _settle_motion_transform(codec.motion)
     _pass_reference_through(codec.inter)
     _settle_intra_transform(codec.intra, codec.config.intra)
