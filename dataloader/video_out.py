@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from util.color import Color, PixelFormat, rgb_to_yuv, to_8_bit
+from util.color import Color, PixelFormat, rgb_to_yuv
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -69,9 +69,11 @@ def png_folder(path: str | Path) -> Iterator[Write]:
 
 
 def to_pixels(frame: Tensor) -> np.ndarray:
-    """uint8 (H, W, 3)."""
+    """uint8 (H, W, 3). A float frame is rounded as decoders round theirs (util/coding/session.py): half to even."""
     rgb = _array(frame)
-    return np.ascontiguousarray((rgb if rgb.dtype == np.uint8 else to_8_bit(rgb)).transpose(1, 2, 0))
+    if rgb.dtype != np.uint8:
+        rgb = np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(rgb.transpose(1, 2, 0))
 
 
 def _array(frame: Tensor) -> np.ndarray:

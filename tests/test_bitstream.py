@@ -6,12 +6,14 @@ import threading
 import zlib
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from stream_helpers import PLAN, clip, codec_of, coded, decode, encode, same, tiny_codec, wild_codec
 
+from dataloader import video_out
 from helpers import STEPS, full_config, seeded_model
 from models.entropy.stream import StreamError
 from util.coding import reader
@@ -109,6 +111,15 @@ def test_pipes():
     writer.join()
     encoded, _ = coded(tiny_codec(), frames)
     assert all(torch.equal(to_pixels(e.frame), d) for e, d in zip(encoded, decoded)) and len(decoded) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_files_are_rounded_as_decoders_round(dtype):
+    """At every border between two levels and on both sides of it."""
+    borders = (torch.arange(255, dtype=dtype) + 0.5) / 255
+    below, above = (torch.nextafter(borders, torch.tensor(end, dtype=dtype)) for end in (-1, 2))
+    frame = torch.stack((below, borders, above)).view(1, 3, 5, 51)
+    assert np.array_equal(video_out.to_pixels(frame[0]), to_pixels(frame).permute(1, 2, 0).numpy())
 
 
 # What cannot be compressed

@@ -82,9 +82,9 @@ def made_up() -> tuple[torch.Tensor, CodedFrame]:
 def test_what_is_shown():
     original, result = made_up()
     pixels = {kind: np.array(picture) for kind, picture in frame_pictures(original, result).items()}
-    assert (pixels["source"] == 128).all() and (pixels["decoded"] == 255).all()            # 127.5 rounds up; clamped
+    assert (pixels["source"] == 128).all() and (pixels["decoded"] == 255).all()            # ties round to even; clamped
     assert (pixels["mask"][:, :10] == 255).all() and (pixels["mask"][:, 10:] == 0).all()
-    assert (pixels["prediction"][:, :10] == 77).all() and (pixels["prediction"][:, 10:] == 0).all()
+    assert (pixels["prediction"][:, :10] == 76).all() and (pixels["prediction"][:, 10:] == 0).all()
     assert np.unique(pixels["residual"][:, :10]).tolist() == [153]                        # (0.5 - 0.3) / 2 + 0.5
     assert np.unique(pixels["residual"][:, 10:]).tolist() == [191]
     # the two flows share a scale: the halved one is paler, and no motion is white
