@@ -1,0 +1,64 @@
+"""The weights that come with the repository: what they promise on the bundled clip."""
+import pytest
+import torch
+
+from dataloader.open import FirstFrames
+from dataloader.source import PngFolder
+from models.hytip import HyTIP
+from util.arithmetic import choose_arithmetic
+from util.checkpoint import load_model
+from util.cli.arguments import parse_arguments
+from util.cli.setup import load_configs
+from util.coding.gop import CodingPlan
+from util.demo import CLIP, QPS
+from util.evaluation.evaluate import evaluate
+from util.evaluation.metrics import METRICS
+from util.shipped import MODELS
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Per QP, the results of the first frames."""
+    model, arithmetic = HyTIP(load_configs(parse_arguments(["--test", "--model", "small"]))), choose_arithmetic("cpu")
+    load_model(model, MODELS["small"].weight_file())
+    plans = [CodingPlan(qp=qp, intra_qp=qp, gop=FRAMES) for qp in QPS]
+    coded = evaluate(arithmetic.place(model), arithmetic, FirstFrames(PngFolder(CLIP), FRAMES), plans,
+                     [METRICS["PSNR"]], 16)
+    return list(zip(*[[results[0] for results in frame] for frame in coded]))
+
+
+def mean(results, name):
+    return sum(getattr(result, name) for result in results) / len(results)
+
+
+def test_the_file_is_small_and_in_half_precision():
+    path = MODELS["small"].weight_file()
+    assert path.stat().st_size < 8e6
+    state = torch.load(path, weights_only=False)["state_dict"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_rate_and_quality_rise_with_qp(rows):
+    """Of I-frames and of P-frames."""
+    for part in (slice(0, 1), slice(1, None)):
+        rates, qualities = [[mean(curve[part], name) for curve in rows] for name in ("rate", "quality")]
+        assert rates == sorted(set(rates)) and qualities == sorted(set(qualities))
+
+
+def test_p_frames_cost_less_than_i_frames(rows):
+    for curve in rows:
+        assert mean(curve[1:], "rate") < curve[0].rate
+
+
+PINNED = {0: (0.09539, 33.354), 63: (0.32872, 39.623)}
+"""QP -> mean bits per pixel and PSNR of the first five frames, on an x86 CPU."""
+
+
+@pytest.mark.parametrize("qp", PINNED)
+def test_figures(rows, qp):
+    rate, quality = PINNED[qp]
+    curve = rows[QPS.index(qp)]
+    assert mean(curve, "rate") == pytest.approx(rate, rel=1e-3)
+    assert mean(curve, "quality") == pytest.approx(quality, abs=5e-3)
