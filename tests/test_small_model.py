@@ -135,11 +135,14 @@ def test_exports_that_cannot_be(tmp_path, capsys):
 
 def test_the_recipe(capsys):
     steps = read_schedule(SCHEDULE)
-    assert [step.name for step in steps] == ["intra", "motion", "inter", "gop"]
-    assert [step.restore for step in steps] == ["scratch", "intra", "same", "same"]
+    assert [step.name for step in steps] == ["intra", "motion", "inter", "lower_rates", "gop"]
+    assert [step.restore for step in steps] == ["scratch", "intra", "same", "same", "same"]
     phases = [phase for step in steps for phase in read_phases(step.train_conf)]
-    lambdas = {phase.lambdas for phase in phases}
-    assert len(lambdas) == 1 and lambdas.pop()[1] > 16 * phases[0].lambdas[0]
+    lambdas = None
+    for step in steps:
+        ends, = {phase.lambdas for phase in read_phases(step.train_conf)}
+        assert ends[1] > 16 * ends[0] and step.rates_from == (() if lambdas in (None, ends) else lambdas)
+        lambdas = ends
     train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     trained = {row[2]: int(row[-1]) for row in rows[1:]}

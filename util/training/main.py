@@ -20,6 +20,7 @@ from util.training.dry_run import describe_phases, print_phases
 from util.training.initial import initialise
 from util.training.network import TrainedNetwork, with_feature_channel
 from util.training.options import TrainingOptions, add_arguments
+from util.training.rates import move_rates
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
 from util.training.starting_points import FROM_NOTHING, RULES, start_from_checkpoint, start_from_pretrained
 from util.training.trainer import Setup, Trainer
@@ -113,7 +114,7 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
     _check_phases(options, phases, network)
     clips = _clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
-    progress, resumed = _start(options, network, checkpoints, team)
+    progress, resumed = _start(options, phases[0], network, checkpoints, team)
     counts = " or ".join(map(str, sorted({len(found.clips) for found in clips.values()})))
     team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
@@ -162,7 +163,7 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
 
 
-def _start(options: TrainingOptions, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
+def _start(options: TrainingOptions, first: Phase, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
            ) -> tuple[Progress, dict | None]:
     """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
     fresh = Progress(seed=options.seed, recipe=_recipe(options))
@@ -184,6 +185,12 @@ def _start(options: TrainingOptions, network: TrainedNetwork, checkpoints: Check
         assert options.restore in RULES
         for line in start_from_checkpoint(network, _source(options), options.restore):
             team.say(line)
+    if options.rates_from:
+        if len(options.rates_from) != 2 or first.lambdas is None:
+            raise InputError(f"--rates_from {' '.join(map(str, options.rates_from))}: give the two lambdas, of QP 0 "
+                             f"and 63, that the rates have had; phase {first.name} needs `lambdas` of its own")
+        move_rates(network, options.rates_from, first.lambdas)
+        team.say(f"  rates   moved from lambda {options.rates_from} to {first.lambdas}")
     if checkpoints.newest() is not None:
         raise InputError(f"{checkpoints.folder} holds checkpoints already; go on with --restore resume, or choose "
                          "another --experiment_name")
@@ -270,7 +277,7 @@ def _options_of_step(options: TrainingOptions, step: Step, previous: str | None)
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
         restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,
-        seed=options.seed if step.seed is None else step.seed,
+        seed=options.seed if step.seed is None else step.seed, rates_from=step.rates_from,
         iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,
         index_map=step.index_map or TrainingOptions.index_map,
         index_map_training=step.index_map_training or TrainingOptions.index_map_training,

@@ -23,6 +23,7 @@ class TrainingOptions:
         results: folder of the experiments.
         batch_size, epoch_ratio, end_epoch: shorten what the phases say.
         accumulate: micro-batches per optimizer step and process.
+        rates_from: lambdas of QP 0 and 63 that the starting point was trained with, where the phases' own are others.
         max_skipped: steps in a row without update after which the run gives up.
     """
     cond_motion_coder_conf: Path = REPOSITORY / "config" / "Motion.yml"
@@ -47,6 +48,7 @@ class TrainingOptions:
     model: str = "full"
     weights: Path | None = None
     from_scratch: bool = False
+    rates_from: tuple[float, ...] = ()
     quality_level: int = 5
     iframe_quality: int | None = None
     ssim: bool = False
@@ -165,6 +167,8 @@ def _add_start(add, default: TrainingOptions) -> None:
     add("--pretrained", type=Path, default=default.pretrained, metavar="DIR",
         help="holds the DCVC-FM, SPyNet and intra weights for --restore load_pretrained")
     add("--from_scratch", action="store_true", help="start without those of them that are missing")
+    add("--rates_from", type=float, nargs=2, metavar="L",
+        help="lambdas of QP 0 and 63 before, where the phases have others: each rate keeps its lambda")
 
 
 def _add_loss(add, default: TrainingOptions) -> None:

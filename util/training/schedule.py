@@ -299,6 +299,7 @@ class Step:
         name: the step's experiment is `{experiment_name}_{name}`.
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
+        rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
     """
     name: str
     cond_motion_coder_conf: str
@@ -319,6 +320,7 @@ class Step:
     train_dataset: str | None = None
     after: str | None = None
     seed: int | None = None
+    rates_from: tuple[float, ...] = ()
 
 
 def read_schedule(path: str | Path) -> tuple[Step, ...]:
