@@ -143,6 +143,7 @@ def test_the_recipe(capsys):
         ends, = {phase.lambdas for phase in read_phases(step.train_conf)}
         assert ends[1] > 16 * ends[0] and step.rates_from == (() if lambdas in (None, ends) else lambdas)
         lambdas = ends
+    assert [phase.name for phase in phases if "MENet" not in phase.frozen and phase.stage != "intra"] == ["flow"]
     train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     trained = {row[2]: int(row[-1]) for row in rows[1:]}
