@@ -135,14 +135,15 @@ def test_exports_that_cannot_be(tmp_path, capsys):
 
 def test_the_recipe(capsys):
     steps = read_schedule(SCHEDULE)
-    assert [step.name for step in steps] == ["intra", "motion", "inter", "lower_rates", "gop"]
-    assert [step.restore for step in steps] == ["scratch", "intra", "same", "same", "same"]
-    phases = [phase for step in steps for phase in read_phases(step.train_conf)]
-    lambdas = None
-    for step in steps:
-        ends, = {phase.lambdas for phase in read_phases(step.train_conf)}
-        assert ends[1] > 16 * ends[0] and step.rates_from == (() if lambdas in (None, ends) else lambdas)
-        lambdas = ends
+    assert [step.name for step in steps] == ["intra", "lower_rates", "motion", "inter", "gop"]
+    assert [step.restore for step in steps] == ["scratch", "same", "intra", "same", "same"]
+    own = {step.name: read_phases(step.train_conf) for step in steps}
+    phases = [phase for step in steps for phase in own[step.name]]
+    high, low = own["intra"][0].lambdas, own["gop"][0].lambdas
+    assert high[1] > 16 * high[0] and low[1] > 16 * low[0]
+    higher = {phase.name for phase in phases if phase.lambdas != low}
+    assert higher == {"intra_small_crops", "intra_large_crops", "flow"}
+    assert [step.rates_from for step in steps] == [(), high, (), (), ()]
     assert [phase.name for phase in phases if "MENet" not in phase.frozen and phase.stage != "intra"] == ["flow"]
     train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]

@@ -7,10 +7,12 @@ starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937). SPyNet st
 each level (gradient_flow.py), the intra codec as a block transform coder (transforms.py), the motion codec with every
 eighth vector. A P-frame starts as the warped reference, half of it from the masked prediction and half from the
 decoder, which passes three channels of its context through; what it differs by is coded by a block transform, too.
+Nothing else is added to it, as small errors grow from frame to frame.
 Latents start with step 1 and the scales that these transforms imply; gains with the range of quantisation that the
 bounds of lambda ask for.
 """
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +33,13 @@ GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
 RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
 """The same of what a predicted frame differs by."""
 
-FLOW_DEVIATION, FLOW_CORRELATION, FLOW_PRECISION = 3.0, 0.97, 2.0
-"""The same of a flow at 1/8, in pixels, and latent steps per pixel."""
+FLOW_DEVIATION, FLOW_CORRELATION = 3.0, 0.97
+"""The same of a flow at 1/8, in pixels."""
 
-PRECISION = 11.0
-"""Latent steps per unit of a pixel at the highest rate: a step of 0.09, best for lambda 0.05."""
+PRECISION, FLOW_PRECISION = 50.0, 25.0
+"""Latent steps per unit of a value and per pixel of displacement, for lambda 1; they grow with its root."""
 
-GAIN_RANGE = 5.2
-"""The same over that of the lowest rate: the root of a factor of 27 in lambda."""
+DEFAULT_LAMBDAS = (0.0018, 0.0483)
 
 WIDE = 9.0
 """Standard deviation of a latent, at the highest rate, from which on its steps are coarser: priors do not like large
@@ -52,9 +53,28 @@ BRANCH_GAIN = {Down: 0.5, Up: 0.2}
 """How large that starts; 0.1 where the input passes unchanged."""
 
 
+class _Rates(NamedTuple):
+    """What the gains start from.
+
+    Attributes:
+        root: of the lambda of the highest rate.
+        span: that over the root of the lambda of the lowest rate.
+    """
+    root: float
+    span: float
+
+    def gains(self, count: int) -> Tensor:
+        """From the lowest rate to the highest, where it is 1: activations are lifted for signals of that size."""
+        return torch.logspace(-1, 0, count, base=self.span).view(-1, 1, 1, 1)
+
+
 @torch.no_grad()
-def initialise(codec: HyTIP) -> None:
-    """Draw new weights for the four networks, from PyTorch's generator."""
+def initialise(codec: HyTIP, lambdas: tuple[float, float] = DEFAULT_LAMBDAS) -> None:
+    """Draw new weights for the four networks, from PyTorch's generator.
+
+    Args:
+        lambdas: of QP 0 and QP 63, for which the steps of quantisation are chosen.
+    """
     for module in codec.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0, 1 / math.sqrt(module.weight[0].numel()))
@@ -62,7 +82,7 @@ def initialise(codec: HyTIP) -> None:
                 nn.init.zeros_(module.bias)
     for module in codec.modules():
         _settle_block(module)
-    _settle_outputs(codec)
+    _settle_outputs(codec, _Rates(lambdas[1] ** 0.5, (lambdas[1] / lambdas[0]) ** 0.5))
 
 
 def _settle_block(module: nn.Module) -> None:
@@ -77,16 +97,16 @@ def _settle_block(module: nn.Module) -> None:
         weight.copy_(weight[::4].repeat_interleave(4, 0))
 
 
-def _settle_outputs(codec: HyTIP) -> None:
+def _settle_outputs(codec: HyTIP, rates: _Rates) -> None:
     """What the last layers of each network start with."""
     follow_gradients(codec.motion_estimation)
-    _settle_motion_transform(codec.motion)
+    _settle_motion_transform(codec.motion, rates)
     _pass_reference_through(codec.inter)
-    _settle_intra_transform(codec.intra, codec.config.intra)
-    _settle_inter_transform(codec.inter)
+    _settle_intra_transform(codec.intra, codec.config.intra, rates)
+    _settle_inter_transform(codec.inter, rates)
 
 
-def _settle_motion_transform(motion: MotionCodec) -> None:
+def _settle_motion_transform(motion: MotionCodec, rates: _Rates) -> None:
     """The flow passes as every eighth vector, in the first two channels, of which 2x2 are rotated into the latent."""
     encoder, decoder = motion.mv_encoder, motion.mv_decoder
     stage, = stages(_kept(motion.config.channel_N, planes=2), FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
@@ -100,15 +120,21 @@ def _settle_motion_transform(motion: MotionCodec) -> None:
         if depth.adaptor is not None and depth.adaptor.out_channels > stage.rotation.shape[0]:
             _pass(depth.adaptor, stage.rotation.shape[0])
     encoder.enc_3[2].weight.mul_(0.05)
-    _set_conv(encoder.enc_3[2], stage, FLOW_PRECISION)
-    set_subpel(decoder.dec_1[1].upsample, stage, 1 / FLOW_PRECISION)
+    precision = FLOW_PRECISION * rates.root
+    _set_conv(encoder.enc_3[2], stage, precision)
+    set_subpel(decoder.dec_1[1].upsample, stage, 1 / precision)
     for up in (decoder.dec_1[3].upsample, decoder.dec_2.upsample, decoder.dec_3[1]):
         up[0].weight[:8] = 0
         for n in range(8):
             up[0].weight[n, n // 4] = 1
     prior = motion.prior_fusion if motion.config.remembers_latent else motion.PA
     _weaken(prior[0].block)                                       # the last block passes its input
-    _start_scales(prior[-1].block, 3, (FLOW_PRECISION * stage.deviations.float()).clamp(min=0.2))
+    deviations = precision * stage.deviations.float()
+    if motion.config.variable_rate:
+        motion.mv_q_encoder.copy_(rates.gains(64).expand_as(motion.mv_q_encoder))
+        motion.mv_q_decoder.copy_(1 / motion.mv_q_encoder)
+        deviations /= rates.span ** 0.5
+    _start_scales(prior[-1].block, 3, deviations.clamp(min=0.2))
 
 
 def _quieten(*networks: nn.Module) -> None:
@@ -123,11 +149,12 @@ def _quieten(*networks: nn.Module) -> None:
                         part.weight.mul_(0.2)
 
 
-def _scales_of(stage: Stage) -> tuple[Tensor, Tensor]:
+def _scales_of(stage: Stage, rates: _Rates) -> tuple[Tensor, Tensor]:
     """How much each output of the last stage is enlarged, and its standard deviation then, at the middle rate."""
-    deviations = PRECISION * stage.deviations.float()
+    precision = PRECISION * rates.root
+    deviations = precision * stage.deviations.float()
     shrink = (WIDE / deviations.clamp(min=WIDE)).sqrt()
-    return PRECISION * shrink, (deviations * shrink / GAIN_RANGE ** 0.5).clamp(min=0.2)
+    return precision * shrink, (deviations * shrink / rates.span ** 0.5).clamp(min=0.2)
 
 
 def _kept(*widths: int, planes: int = 3) -> list[int]:
@@ -139,16 +166,11 @@ def _kept(*widths: int, planes: int = 3) -> list[int]:
     return result
 
 
-def _gains(count: int) -> Tensor:
-    """From the lowest rate to the highest, where it is 1: activations are lifted for signals of that size."""
-    return torch.logspace(-1, 0, count, base=GAIN_RANGE)
-
-
-def _settle_intra_transform(intra: IntraCodec, c: IntraConfig) -> None:
+def _settle_intra_transform(intra: IntraCodec, c: IntraConfig, rates: _Rates) -> None:
     first, second, third, last = found = stages(
         _kept(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x or c.channel_N, c.channel_N), CORRELATION, DEVIATION)
     _quieten(intra.enc, intra.dec, intra.refine)
-    gain, deviations = _scales_of(last)
+    gain, deviations = _scales_of(last, rates)
     set_down(intra.enc.enc_1[0], first, torch.full((3,), GREY))
     set_down(intra.enc.enc_2[0], second)
     set_down(intra.enc.enc_2[2], third)
@@ -165,20 +187,19 @@ def _settle_intra_transform(intra: IntraCodec, c: IntraConfig) -> None:
         out.weight[n] = 0
         out.weight[n, n, 1, 1] = 1
     nn.init.constant_(out.bias, GREY)
-    gains = _gains(4).view(4, 1, 1, 1)
-    intra.q_scale_enc.copy_(gains)
-    intra.q_scale_dec.copy_(1 / gains)
+    intra.q_scale_enc.copy_(rates.gains(4))
+    intra.q_scale_dec.copy_(1 / intra.q_scale_enc)
     _start_scales(intra.y_prior_fusion[-1].block, 3, deviations)
     _start_scales(intra.y_spatial_prior[-1].block, 2, deviations)
 
 
-def _settle_inter_transform(inter: InterCodec) -> None:
+def _settle_inter_transform(inter: InterCodec, rates: _Rates) -> None:
     c = inter.config
     first, second, third, last = stages(_kept(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x, c.g_ch_16x), RESIDUAL_CORRELATION,
                                         RESIDUAL_DEVIATION)
     encoder, decoder, recon = inter.contextual_encoder, inter.contextual_decoder, inter.recon_generation_net
     _quieten(encoder, decoder, recon)
-    gain, deviations = _scales_of(last)
+    gain, deviations = _scales_of(last, rates)
     double = 2 if c.has_ctm else 1                                # a channel transform starts as twice its input
     _set_conv(encoder.conv1, first)
     if inter.MaskGenerator is not None:                           # the decoder adds the other half of the prediction
@@ -194,12 +215,14 @@ def _settle_inter_transform(inter: InterCodec) -> None:
     for n in range(3):
         recon.first_conv.weight[n, n, 1, 1] = 2 if inter.MaskGenerator is not None else 1
     if c.variable_rate:
-        gains = _gains(64).view(-1, 1, 1, 1)
-        inter.q_encoder.copy_(gains.expand_as(inter.q_encoder))
-        inter.q_decoder.copy_((1 / gains).expand_as(inter.q_decoder))
-    _start_scales(inter.y_prior_fusion[-1].block, 3, deviations)
+        inter.q_encoder.copy_(rates.gains(64).expand_as(inter.q_encoder))
+        inter.q_decoder.copy_((1 / rates.gains(64)).expand_as(inter.q_decoder))
+    prior = inter.y_prior_fusion[-1].block
+    _start_scales(prior, 3, deviations)
+    for layer in _last_layers(prior):                             # a mean that is not 0 would add something
+        layer.weight[2 * c.g_ch_16x:] = 0
     if not c.no_context:
-        _start_scales(inter.context_model.y_spatial_prior.block, 2, deviations)
+        _hand_parameters_on(inter.context_model.y_spatial_prior.block)
 
 
 def _set_conv(layer: nn.Conv2d, stage: Stage, gain: Tensor | float = 1.0) -> None:
@@ -218,6 +241,22 @@ def _start_scales(block: nn.Sequential, parts: int, deviations: Tensor) -> None:
     bias[parts - 2, :len(deviations)] = deviations
     if parts == 3:
         bias[0] = 1
+
+
+def _hand_parameters_on(block: nn.Sequential) -> None:
+    """Later passes start with the scales and means of the first: cat(y_hat, scales, means) -> cat(scales, means)."""
+    for layer in _last_layers(block):
+        layer.weight.zero_()
+    adaptor = block[0].adaptor
+    for n in range(adaptor.out_channels):
+        adaptor.weight[n, adaptor.out_channels // 2 + n] = 1
+
+
+def _last_layers(block: nn.Sequential) -> list[nn.Conv2d]:
+    """Of the branches that a block of the priors sums."""
+    depth, ffn = block
+    layers = depth.conv2, depth.adaptor, ffn.get_submodule(BRANCHES[type(ffn)])
+    return [layer for layer in layers if layer is not None]
 
 
 def _weaken(block: nn.Sequential) -> None:
@@ -249,16 +288,17 @@ def _pass_reference_through(inter: InterCodec) -> None:
                for block in (unet.conv1, unet.up_conv2) if block.block[0].adaptor is not None]
     for layer, first in inputs:
         _pass(layer, 3, first)
-    inter.mc_generator.conv2.weight.mul_(0.1)
-    for out in (inter.context_fusion_net.conv1_out, inter.context_fusion_net.conv2_out,
-                inter.context_fusion_net.conv3_out):
+    fusion = inter.context_fusion_net
+    for out in (fusion.conv2_out, fusion.conv3_out):
         out.weight.mul_(0.1)
-    recon.recon_conv.weight.mul_(0.1)
+    added = [inter.feature_extractor.res_block1.conv2, fusion.conv1_out, fusion.res_block1_out.conv2,
+             inter.mc_generator.conv2, recon.recon_conv]
+    if inter.MaskGenerator is not None:
+        added.append([part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1])
+    for layer in added:                                           # what is remembered must not fade: nothing is added
+        layer.weight[:3] = 0
     for n in range(3):
         recon.recon_conv.weight[n, n, 1, 1] = 0.5 if inter.MaskGenerator is not None else 1
-    if inter.MaskGenerator is not None:
-        last = [part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1]
-        last.weight.mul_(0.1)
 
 
 def _bias_of(block: nn.Sequential) -> Tensor:

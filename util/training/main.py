@@ -17,7 +17,7 @@ from util.shipped import MODELS
 from util.training.checkpoints import Checkpoints, Progress, read_progress, restore_network
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
-from util.training.initial import initialise
+from util.training.initial import DEFAULT_LAMBDAS, initialise
 from util.training.network import TrainedNetwork, with_feature_channel
 from util.training.options import TrainingOptions, add_arguments
 from util.training.rates import move_rates
@@ -114,7 +114,7 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
     _check_phases(options, phases, network)
     clips = _clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
-    progress, resumed = _start(options, phases[0], network, checkpoints, team)
+    progress, resumed = _start(options, phases[-1], network, checkpoints, team)
     counts = " or ".join(map(str, sorted({len(found.clips) for found in clips.values()})))
     team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
@@ -163,12 +163,12 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
 
 
-def _start(options: TrainingOptions, first: Phase, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
+def _start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
            ) -> tuple[Progress, dict | None]:
     """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
     fresh = Progress(seed=options.seed, recipe=_recipe(options))
     if options.restore in FROM_NOTHING:
-        initialise(network.codec)
+        initialise(network.codec, last.lambdas or DEFAULT_LAMBDAS)
     if options.restore == "resume":
         return _resume(options, network, checkpoints, team)
     if options.restore == "HyTIP":
@@ -186,11 +186,11 @@ def _start(options: TrainingOptions, first: Phase, network: TrainedNetwork, chec
         for line in start_from_checkpoint(network, _source(options), options.restore):
             team.say(line)
     if options.rates_from:
-        if len(options.rates_from) != 2 or first.lambdas is None:
+        if len(options.rates_from) != 2 or last.lambdas is None:
             raise InputError(f"--rates_from {' '.join(map(str, options.rates_from))}: give the two lambdas, of QP 0 "
-                             f"and 63, that the rates have had; phase {first.name} needs `lambdas` of its own")
-        move_rates(network, options.rates_from, first.lambdas)
-        team.say(f"  rates   moved from lambda {options.rates_from} to {first.lambdas}")
+                             f"and 63, that the rates have had; phase {last.name} needs `lambdas` of its own")
+        move_rates(network, options.rates_from, last.lambdas)
+        team.say(f"  rates   moved from lambda {options.rates_from} to {last.lambdas}")
     if checkpoints.newest() is not None:
         raise InputError(f"{checkpoints.folder} holds checkpoints already; go on with --restore resume, or choose "
                          "another --experiment_name")
