@@ -13,7 +13,7 @@ from models.memory import FrameHeader, Memory
 from seeded import seeded_video
 from util.errors import InputError
 from util.training.main import train
-from util.training.rates import ANCHORS, TABLES, move_rates, moved
+from util.training.rates import TABLES, move_rates, moved
 
 RANGE = (0.001, 0.02)
 
@@ -50,7 +50,7 @@ def test_frames_of_the_same_lambda_stay_the_same():
     """Of both kinds, which is to say that no table was forgotten."""
     network = seeded_network(tiny_config()).eval()
     for name, table in network.entries():
-        if name in (*ANCHORS, *TABLES):                    # rows that differ
+        if ".q_" in name.replace("mv_", "") and len(table) > 1:           # a row per rate: let them differ
             table.data.copy_(torch.linspace(0.8, 1.3, len(table)).view(-1, 1, 1, 1).expand_as(table))
     reference, frame = seeded_video(2, 64, 64, 4).split(1)
 
