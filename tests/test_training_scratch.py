@@ -192,6 +192,22 @@ def test_the_intra_codec_starts_as_a_transform_coder():
     assert 25 < quality[Estimator, 0] < quality[Estimator, 31] - 3 < quality[Estimator, 63] - 6
 
 
+def test_steps_follow_lambda():
+    """What rounding costs an I-frame, a flow and a P-frame is a matter of lambda, not of the range that it is in."""
+    (low, high), frames, lost = (0.001, 0.016), real_frames(2), {}
+    flow = F.interpolate(torch.randn(1, 2, 3, 4) * 4, size=(128, 192), mode="bicubic")
+    for name, lambdas, qp in (("low", (low, high), 0), ("at 42", (low, high), 42),
+                              ("at 63", (low, low * 16 ** (2 / 3)), 63), ("high", (low, high), 63)):
+        codec = small_codec(lambdas=lambdas)
+        intra = codec.code_frame(Estimator(), frames[0], Memory(frames[0]), FrameHeader(True, qp, (128, 192)))
+        inter = codec.code_frame(Estimator(), frames[1], Memory(frames[0]), FrameHeader(False, qp, (128, 192)))
+        flow_hat = codec.motion(Estimator(), flow, Memory(frames[0]), qp).flow_hat
+        lost[name] = torch.cat([Distortion()(intra.frame, frames[0]), Distortion()(flow_hat, flow),
+                                Distortion()(inter.frame, frames[1])])
+    assert (lost["high"] < lost["at 42"]).all() and (lost["at 42"] < lost["low"]).all()
+    torch.testing.assert_close(lost["at 42"], lost["at 63"], rtol=0.1, atol=0)
+
+
 @pytest.mark.parametrize("kept", [[12, 48, 192], [12, 20, 28, 30], [8, 12, 16]])
 def test_the_stages_of_a_transform(kept):
     """Orthonormal, in order of their deviations; nothing is lost where everything is kept; subpel undoes kernel."""
