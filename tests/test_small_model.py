@@ -221,7 +221,7 @@ def test_the_intra_codec_stays_as_it_was_trained(trained):
     def of(step):
         files = sorted((run.results / f"HyTIP_{step}" / "checkpoints").glob("epoch=*"))
         return torch.load(files[-1], weights_only=False)["state_dict"]
-    intra, motion, last = map(of, ("intra", "motion", "gop"))
+    intra, motion, last = map(of, ("lower_rates", "motion", "gop"))
     assert all(torch.equal(intra[name], last[name]) for name in intra if name.startswith(ROOTS["intra"]))
     assert not all(torch.equal(motion[name], last[name]) for name in motion if name.startswith("Residual"))
 
