@@ -139,10 +139,10 @@ def test_the_recipe(capsys):
     assert [step.restore for step in steps] == ["scratch", "same", "intra", "same", "same"]
     own = {step.name: read_phases(step.train_conf) for step in steps}
     phases = [phase for step in steps for phase in own[step.name]]
-    high, low = own["intra"][0].lambdas, own["gop"][0].lambdas
-    assert high[1] > 16 * high[0] and low[1] > 16 * low[0]
-    higher = {phase.name for phase in phases if phase.lambdas != low}
-    assert higher == {"intra_small_crops", "intra_large_crops", "flow"}
+    high, twice, low = [own[step][0].lambdas for step in ("intra", "lower_rates", "gop")]
+    assert high[1] > 16 * high[0] and low[1] > 16 * low[0] and twice == (2 * low[0], 2 * low[1])
+    others = {phase.name: phase.lambdas for phase in phases if phase.lambdas != low}
+    assert others == {"intra_small_crops": high, "intra_large_crops": high, "intra_lower_rates": twice, "flow": high}
     assert [step.rates_from for step in steps] == [(), high, (), (), ()]
     assert [phase.name for phase in phases if "MENet" not in phase.frozen and phase.stage != "intra"] == ["flow"]
     train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
