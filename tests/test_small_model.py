@@ -149,6 +149,7 @@ def test_the_recipe(capsys):
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     trained = {row[2]: int(row[-1]) for row in rows[1:]}
     assert trained["intra_small_crops"] < 1e6 and trained["flow"] < 1e5
+    assert trained["side_information"] == 11 * (16 + 12)      # eleven per channel of z, of both codecs
     assert len(rows) == 1 + len(phases)
 
 
