@@ -15,12 +15,12 @@ from util.evaluation.evaluate import evaluate
 from util.evaluation.metrics import METRICS
 from util.shipped import MODELS
 
-FRAMES = 5
+FRAMES = 32
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Per QP, the results of the first frames."""
+    """Per QP, the results of the GOP that the demo codes."""
     model, arithmetic = HyTIP(load_configs(parse_arguments(["--test", "--model", "small"]))), choose_arithmetic("cpu")
     load_model(model, MODELS["small"].weight_file())
     plans = [CodingPlan(qp=qp, intra_qp=qp, gop=FRAMES) for qp in QPS]
@@ -40,20 +40,21 @@ def test_the_file_is_small_and_in_half_precision():
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
 
 
-def test_rate_and_quality_rise_with_qp(rows):
+def test_rate_and_quality_rise_with_qp_over_a_factor_of_four(rows):
     """Of I-frames and of P-frames."""
     for part in (slice(0, 1), slice(1, None)):
         rates, qualities = [[mean(curve[part], name) for curve in rows] for name in ("rate", "quality")]
         assert rates == sorted(set(rates)) and qualities == sorted(set(qualities))
+        assert rates[-1] > 4 * rates[0]
 
 
-def test_p_frames_cost_less_than_i_frames(rows):
+def test_p_frames_cost_less_than_half_of_i_frames(rows):
     for curve in rows:
-        assert mean(curve[1:], "rate") < curve[0].rate
+        assert mean(curve[1:], "rate") < 0.5 * curve[0].rate
 
 
-PINNED = {0: (0.09539, 33.354), 63: (0.32872, 39.623)}
-"""QP -> mean bits per pixel and PSNR of the first five frames, on an x86 CPU."""
+PINNED = {0: (0.027427, 33.427), 63: (0.112105, 39.570)}
+"""QP -> mean bits per pixel and PSNR, on an x86 CPU."""
 
 
 @pytest.mark.parametrize("qp", PINNED)
