@@ -53,6 +53,12 @@ def test_p_frames_cost_less_than_half_of_i_frames(rows):
         assert mean(curve[1:], "rate") < 0.5 * curve[0].rate
 
 
+def test_quality_does_not_drift(rows):
+    """At the end of the GOP it is within 1 dB of the best; it rises as the clip comes to rest."""
+    for curve in rows:
+        assert curve[-1].quality > max(result.quality for result in curve) - 1
+
+
 PINNED = {0: (0.027427, 33.427), 63: (0.112105, 39.570)}
 """QP -> mean bits per pixel and PSNR, on an x86 CPU."""
 
