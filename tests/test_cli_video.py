@@ -163,9 +163,9 @@ def thinnest(tmp_path):
     return flags
 
 
-@pytest.mark.parametrize("frames", [50, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("frames", [80, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_long_video_in_bounded_memory(thinnest, tmp_path, frames):
-    """416x240: 40 more frames take 12 MB as bytes, 48 MB as floats; far more with the activations of each."""
+    """416x240: 60 more frames take 18 MB as bytes, 72 MB as floats; far more with the activations of each."""
     pattern = seeded_video(4, 240, 416, 7)
     with open_sink(tmp_path / "long.mkv", 240, 416, YUV, Fraction(30)) as write:
         for n in range(frames):
@@ -181,7 +181,7 @@ def test_a_long_video_in_bounded_memory(thinnest, tmp_path, frames):
         assert done.returncode == 0, done.stderr
         return int(done.stdout.split()[-1]) // 1024
 
-    few = peak("--compress", "--input", tmp_path / "long.mkv", "--frames", 10, "--output", tmp_path / "few.bin")
+    few = peak("--compress", "--input", tmp_path / "long.mkv", "--frames", 20, "--output", tmp_path / "few.bin")
     many = peak("--compress", "--input", tmp_path / "long.mkv", "--output", tmp_path / "many.bin")
     assert many < few + 30
     few = peak("--decompress", "--input", tmp_path / "few.bin", "--output", tmp_path / "few.mkv")
