@@ -59,13 +59,13 @@ def test_quality_does_not_drift(rows):
         assert curve[-1].quality > max(result.quality for result in curve) - 1
 
 
-PINNED = {0: (0.027427, 33.427), 63: (0.112105, 39.570)}
-"""QP -> mean bits per pixel and PSNR, on an x86 CPU."""
+PINNED = {0: (0.061537, 31.4996), 63: (0.246671, 38.0417)}
+"""QP -> mean bits per pixel and PSNR of the I-frame and the first P-frame: further on, other CPUs round other symbols."""
 
 
 @pytest.mark.parametrize("qp", PINNED)
 def test_figures(rows, qp):
     rate, quality = PINNED[qp]
-    curve = rows[QPS.index(qp)]
+    curve = rows[QPS.index(qp)][:2]
     assert mean(curve, "rate") == pytest.approx(rate, rel=1e-3)
     assert mean(curve, "quality") == pytest.approx(quality, abs=5e-3)
