@@ -60,7 +60,7 @@ def test_quality_does_not_drift(rows):
 
 
 PINNED = {0: (0.061537, 31.4996), 63: (0.246671, 38.0417)}
-"""QP -> mean bits per pixel and PSNR of the I-frame and the first P-frame: further on, other CPUs round other symbols."""
+"""QP -> mean bits per pixel and PSNR of the first two frames: further on, other CPUs round other symbols."""
 
 
 @pytest.mark.parametrize("qp", PINNED)
