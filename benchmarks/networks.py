@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.entropy.coder import Recorder, Replayer
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.memory import Memory
 from util.coding.gop import CodingPlan
 from util.stopwatch import synchronise

@@ -17,7 +17,8 @@ warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config  # noqa: E402
+from config import load_config  # noqa: E402
+from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig  # noqa: E402
 from util.training.clip_loss import ClipLoss  # noqa: E402
 from util.training.network import TrainedNetwork  # noqa: E402
 from util.training.schedule import TRAIN_CFG, Phase, Step, read_phases, read_schedule  # noqa: E402

@@ -1,5 +1,4 @@
-"""Configuration files of the four networks, and the dataclasses that read them."""
+"""Configuration files, and how they are read into dataclasses."""
 from config.loader import load_config
-from config.schema import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 
-__all__ = ["InterConfig", "IntraConfig", "ModelConfig", "MotionConfig", "MotionEstimationConfig", "load_config"]
+__all__ = ["load_config"]

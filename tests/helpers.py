@@ -2,8 +2,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
-from models.hytip import HyTIP
+from config import load_config
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from seeded import seeded_state
 from util.checkpoint import ROOTS
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers import seeded_model, tiny_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.coding.codec import Codec

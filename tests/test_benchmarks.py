@@ -12,7 +12,7 @@ from benchmarks.machine import peak_memory
 from benchmarks.networks import ConditionalFrame, Rounding, eager, multiply_adds
 from benchmarks.report import markdown
 from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import Arithmetic
 from util.coding.gop import CodingPlan

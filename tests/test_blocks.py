@@ -11,7 +11,7 @@ from torch import nn
 
 from models.entropy.coder import Estimator
 from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-from models.hyperprior import put, take
+from models.latent import put, take
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
 from models.layers.functional import at_least, crop, halve_flow, pad_to_multiple, warp

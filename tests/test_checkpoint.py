@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import seeded_model, tiny_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.checkpoint import fingerprint, load_model, read_file, released_layout, save_model
 from util.errors import InputError
 

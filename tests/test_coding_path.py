@@ -6,7 +6,7 @@ import torch
 
 from helpers import STEPS, full_config, seeded_model, tiny_config
 from models.entropy.coder import Estimator, Recorder, Replayer
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.memory import CodedFrame, Memory
 from seeded import seeded_video
 from util.coding.gop import CodingPlan

@@ -4,9 +4,10 @@ from dataclasses import asdict, fields
 import pytest
 import yaml
 
-from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
+from config import load_config
 from helpers import INTER_CONFIGS, MOTION_CONFIGS, ROOT, TINY, full_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from util.errors import InputError
 
 SCHEMAS = {"Motion": MotionConfig, "Inter": InterConfig, "Intra": IntraConfig, "MENet": MotionEstimationConfig}

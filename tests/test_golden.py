@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from config import InterConfig, IntraConfig, MotionConfig, MotionEstimationConfig, load_config
+from config import load_config
 from helpers import INTER_CONFIGS, MOTION_CONFIGS, ROOT, full_config
 from models.entropy.coder import Estimator
-from models.hytip import HyTIP
-from models.inter_codec import InterCodec
-from models.intra import IntraCodec
+from models.flow.spynet import MotionEstimation
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, MotionConfig, MotionEstimationConfig
+from models.hytip.inter import InterCodec
+from models.hytip.motion import MotionCodec
+from models.intra.dcvc_dc import IntraCodec
 from models.memory import Memory
-from models.motion_codec import MotionCodec
-from models.motion_estimation import MotionEstimation
 from seeded import seeded_state, seeded_video
 from util.checkpoint import ROOTS
 

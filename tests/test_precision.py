@@ -8,7 +8,7 @@ from torch import nn
 
 from helpers import STEPS, full_config, seeded_model, tiny_config
 from models.entropy.coder import Estimator
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers import bands
 from models.layers.blocks import GateBlock, PlainBlock, SumBlock
 from models.layers.formats import compute_in

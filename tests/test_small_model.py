@@ -11,7 +11,7 @@ from training_helpers import command, curve, options, write_tiny_configs
 
 from conftest import write_frames
 from helpers import ROOT, TINY, tiny_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import ROOTS, fingerprint, load_model, released_layout

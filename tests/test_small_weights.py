@@ -4,7 +4,7 @@ import torch
 
 from dataloader.open import FirstFrames
 from dataloader.source import PngFolder
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import load_model
 from util.cli.arguments import parse_arguments

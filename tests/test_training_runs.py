@@ -10,7 +10,7 @@ from training_helpers import command, curve, entries, options, phase_file, write
 
 from conftest import write_frames
 from helpers import tiny_config
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.checkpoint import load_model, read_file
 from util.errors import InputError

@@ -18,8 +18,8 @@ from helpers import ROOT, tiny_config
 from models.entropy.coder import Estimator
 from models.entropy.likelihood import NormalModel
 from models.entropy.training import smooth_likelihood
-from models.hytip import HyTIP
-from models.intra import RATES, IntraCodec
+from models.hytip.codec import HyTIP
+from models.intra.dcvc_dc import RATES, IntraCodec
 from models.layers.functional import warp
 from models.memory import FrameHeader, Memory
 from seeded import seeded_video

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.errors import InputError
 from util.formats import HALF, fast_layout, half_copy, is_supported, portable_copy
 

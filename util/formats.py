@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import nn
 
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers.float64 import use_fast_float64
 from models.layers.formats import compute_in
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataloader.open import add_video_arguments
 from dataloader.sequences import COLORS
-from models.intra import RATES
+from models.intra.dcvc_dc import RATES
 from util.arithmetic import PRECISIONS
 from util.coding.codec import MAX_PIXELS
 from util.errors import InputError

@@ -7,7 +7,7 @@ from dataloader.open import open_source, video_options
 from dataloader.prepare import raw_source
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.arithmetic import Arithmetic
 from util.cli.setup import weights_path
 from util.evaluation.metrics import check_size

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
-from models.hytip import HyTIP
+from config import load_config
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import load_model
 from util.cli.arguments import intra_qualities

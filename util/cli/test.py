@@ -8,7 +8,7 @@ from tqdm import tqdm
 from dataloader.sequences import Sequence
 from dataloader.source import FrameSource
 from models.entropy.coder import Estimator
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.arithmetic import Arithmetic
 from util.cli.datasets import metric_names, open_sequences, report_path, summarise
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic

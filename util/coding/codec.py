@@ -21,10 +21,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig, load_config
+from config import load_config
 from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import fingerprint, load_model
 from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end

@@ -1,8 +1,8 @@
 """What is decided about each frame of a sequence before any is coded (SPEC section 8)."""
 from dataclasses import dataclass
 
-from models.inter_codec import FRAME_TYPES
-from models.intra import RATES
+from models.hytip.inter import FRAME_TYPES
+from models.intra.dcvc_dc import RATES
 from models.memory import FrameHeader
 from util.errors import InputError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
 from models.entropy.transfer import Download, to_device
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame, FrameHeader, Memory
 from util.arithmetic import Arithmetic

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from models.entropy.coder import Recorder, Replayer
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.memory import FrameHeader, Memory
 
 SIZE = (192, 384)

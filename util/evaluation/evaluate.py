@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dataloader.source import FrameSource
 from models.entropy.coder import Estimator
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers.functional import crop, pad_to_multiple, warp
 from models.memory import CodedFrame, Memory
 from util.arithmetic import Arithmetic

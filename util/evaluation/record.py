@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataloader.sequences import Sequence
 from dataloader.source import FrameSource
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from util.arithmetic import Arithmetic
 from util.checkpoint import fingerprint
 from util.files import atomic_path

@@ -10,7 +10,7 @@ start random. Nothing is learnt from any picture.
 import torch
 from torch import Tensor, nn
 
-from models.motion_estimation import MotionEstimation
+from models.flow.spynet import MotionEstimation
 
 REACH = 2.0
 """Pixels of a level up to which a displacement is told from a larger one."""

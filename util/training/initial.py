@@ -17,13 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from config import IntraConfig
-from models.hytip import HyTIP
-from models.inter_codec import InterCodec
-from models.intra import IntraCodec
+from models.hytip.codec import HyTIP
+from models.hytip.config import IntraConfig
+from models.hytip.inter import InterCodec
+from models.hytip.motion import MotionCodec
+from models.intra.dcvc_dc import IntraCodec
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
-from models.motion_codec import MotionCodec
 from util.training.gradient_flow import follow_gradients
 from util.training.transforms import Stage, set_down, set_subpel, set_up, stages
 

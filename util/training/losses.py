@@ -12,7 +12,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from models.intra import RATES
+from models.intra.dcvc_dc import RATES
 from util.errors import InputError
 
 Terms = dict[str, Tensor]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from config import ModelConfig
 from dataloader.clips import ClipSet, find_clips
+from models.hytip.config import ModelConfig
 from util.checkpoint import load_model, read_file
 from util.cli.setup import load_configs
 from util.coding.gop import intra_rate_index

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from config import ModelConfig
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
+from models.hytip.config import ModelConfig
 from models.layers.blocks import conv
 from util.checkpoint import ROOTS, released_layout
 from util.errors import InputError

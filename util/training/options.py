@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloader.clips import DATASETS
-from models.inter_codec import FRAME_TYPES
+from models.hytip.inter import FRAME_TYPES
 from util.errors import InputError
 from util.training.starting_points import RESTORES
 

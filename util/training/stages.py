@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.entropy.training import Noise, TrainingEstimator, round_straight_through
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers.functional import crop, pad_to_multiple, warp
 from models.memory import FrameHeader, Memory
 from util.training.losses import Distortion, Terms

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample, collate
 from dataloader.sampling import EpochOrder, MicroBatch, Share
-from models.intra import RATES
+from models.intra.dcvc_dc import RATES
 from util.errors import InputError
 from util.training.checkpoints import Checkpoints, Progress, restore_random_states
 from util.training.clip_loss import ClipLoss

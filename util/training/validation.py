@@ -14,7 +14,7 @@ from torchvision.utils import flow_to_image
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource, PngFolder
 from models.entropy.coder import Estimator
-from models.hytip import HyTIP
+from models.hytip.codec import HyTIP
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame
 from util.coding.gop import CodingPlan

@@ -2,15 +2,33 @@
 
 Shapes: frames B 3 H W in [0, 1]; flow B 2 H W in pixels, channel 0 = x, channel 1 = y.
 """
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import MotionEstimationConfig
+from config.fields import require
 from models.layers.blocks import conv
 from models.layers.functional import crop, pad_to_multiple, warp
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionEstimationConfig:
+    """SPyNet (Ranjan and Black, CVPR 2017).
+
+    Attributes:
+        hidden_channels: widths of the four hidden 7x7 convolutions of each block.
+        levels: pyramid levels, each with a block of its own.
+    """
+    architecture = "MENet"
+    hidden_channels: tuple[int, ...] = (32, 64, 32, 16)
+    levels: int = 5
+
+    def __post_init__(self):
+        require(len(self.hidden_channels) == 4, "hidden_channels must have 4 entries")
+        require(self.levels <= 5, f"levels: {self.levels} is more than 5, the levels of a frame aligned to 16")
 
 
 class MotionEstimation(nn.Module):

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from config import InterConfig
-from models.context_mining import ContextFusion, FeatureExtractor, FrameGenerator, MaskGenerator, Pyramid
+from models.context_mining import ContextFusion, FeatureExtractor, Pyramid, warped
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
-from models.hyperprior import code_hyper, code_latent, code_latent_in_passes, hyper_decoder, hyper_encoder
+from models.hytip.config import InterConfig
+from models.hytip.prediction import FrameGenerator, MaskGenerator
+from models.latent import code_hyper, code_latent, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import PlainBlock, SumBlock, conv, leaky, subpel
-from models.layers.functional import at_least, crop, halve_flow, warp
+from models.layers.functional import at_least, crop
 from models.layers.unet import UNet
 from models.memory import Memory, Prediction
 from models.spatial_prior import INTER_SCHEDULE, passes
@@ -142,8 +143,8 @@ class InterCodec(nn.Module):
         self.feature_adaptor_I = conv(3, c.g_ch_1x)
         if c.remembers:
             self.feature_adaptor = nn.ModuleList(conv(c.feature_channel + 3, c.g_ch_1x, 1) for _ in range(FRAME_TYPES))
-        self.feature_extractor = FeatureExtractor(c)
-        self.context_fusion_net = ContextFusion(c)
+        self.feature_extractor = FeatureExtractor(c.g_ch_1x, c.g_ch_2x, c.g_ch_4x)
+        self.context_fusion_net = ContextFusion(c.g_ch_1x, c.g_ch_2x, c.g_ch_4x)
         self.contextual_encoder = _Encoder(c)
         self.contextual_hyper_prior_encoder = hyper_encoder(SumBlock, y, c.g_ch_z)
         self.contextual_hyper_prior_decoder = hyper_decoder(SumBlock, c.g_ch_z, y)
@@ -183,8 +184,7 @@ class InterCodec(nn.Module):
             feature = self.feature_adaptor_I(memory.frame)
         else:
             feature = self.feature_adaptor[frame_type](torch.cat((memory.ref_feature, memory.frame), 1))
-        half = halve_flow(flow_hat)
-        return tuple(map(warp, self.feature_extractor(feature), (flow_hat, half, halve_flow(half))))
+        return warped(self.feature_extractor(feature), flow_hat)
 
     def forward(self, coder: Coder, frame: Tensor | None, prediction: Prediction, memory: Memory,
                 qp: int | Tensor) -> CodedResidual:

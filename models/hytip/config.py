@@ -1,68 +1,14 @@
-"""What the configuration files may say: one dataclass per network.
+"""What the configuration files of HyTIP may say: one dataclass per network; those of SPyNet and of the intra codec
+stand beside them.
 
 A field without a default must stand in the file. Fields with a default are widths that the released files do not
 name; the defaults are the released widths. `__post_init__` refuses values that cannot work together.
 """
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def one_of(*values: Any, **kwargs: Any) -> Any:
-    """A field that takes one of a few values."""
-    return field(metadata={"allowed": values}, **kwargs)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionEstimationConfig:
-    """SPyNet (Ranjan and Black, CVPR 2017).
-
-    Attributes:
-        hidden_channels: widths of the four hidden 7x7 convolutions of each block.
-        levels: pyramid levels, each with a block of its own.
-    """
-    architecture = "MENet"
-    hidden_channels: tuple[int, ...] = (32, 64, 32, 16)
-    levels: int = 5
-
-    def __post_init__(self):
-        _require(len(self.hidden_channels) == 4, "hidden_channels must have 4 entries")
-        _require(self.levels <= 5, f"levels: {self.levels} is more than 5, the levels of a frame aligned to 16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntraConfig:
-    """DCVC-DC intra codec (Li et al., CVPR 2023).
-
-    Attributes:
-        channel_N: channels of the latent y; a multiple of 4.
-        g_ch_2x, g_ch_4x: channels at 1/2 and 1/4.
-        g_ch_8x: channels at 1/8; by default `channel_N`.
-        g_ch_z: channels of the hyper latent z; by default `channel_N`.
-        g_ch_1x: channels at full resolution.
-        unet_channels: widths of the refinement network at 1/1, 1/2 and 1/4.
-        prior_channel: channels inside the networks that predict y's distribution; by default two or three times
-            `channel_N`.
-        prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
-    """
-    architecture = "Intra"
-    channel_N: int = 256
-    g_ch_4x: int = 192
-    g_ch_2x: int = 128
-    g_ch_1x: int = 16
-    unet_channels: tuple[int, ...] = (32, 64, 128)
-    g_ch_8x: int | None = None
-    g_ch_z: int | None = None
-    prior_channel: int | None = None
-    prior_expansion: int = 4
-
-    def __post_init__(self):
-        _require(self.channel_N % 4 == 0, f"channel_N: {self.channel_N} is not a multiple of 4, the channel groups")
-        _require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
+from config.fields import one_of, require
+from models.flow.spynet import MotionEstimationConfig
+from models.intra.dcvc_dc import IntraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +60,18 @@ class MotionConfig:
         return self.temp_source == "ref_intensity+ref_mv_y"
 
     def __post_init__(self):
-        _require(self.cond_input_dim == (2,), "cond_input_dim must be [2], the components of the flow")
-        _require(self.predprior_input_dim == 5, "predprior_input_dim must be 5: the reference frame and the flow")
+        require(self.cond_input_dim == (2,), "cond_input_dim must be [2], the components of the flow")
+        require(self.predprior_input_dim == 5, "predprior_input_dim must be 5: the reference frame and the flow")
         for key in ("enc_cond_dims", "dec_cond_dims", "cond_kernel_size", "cond_scale_list"):
-            _require(len(getattr(self, key)) == 2, f"{key} must have 2 entries, for 1/4 and 1/8")
-        _require(self.enc_cond_dims == self.dec_cond_dims,
+            require(len(getattr(self, key)) == 2, f"{key} must have 2 entries, for 1/4 and 1/8")
+        require(self.enc_cond_dims == self.dec_cond_dims,
                  "dec_cond_dims must equal enc_cond_dims: encoder and decoder share the conditions")
-        _require(self.cond_scale_list == (4, 2), "cond_scale_list must be [4, 2], the scales of the codec")
-        _require(all(k % 2 for k in self.cond_kernel_size), "cond_kernel_size must be odd")
+        require(self.cond_scale_list == (4, 2), "cond_scale_list must be [4, 2], the scales of the codec")
+        require(all(k % 2 for k in self.cond_kernel_size), "cond_kernel_size must be odd")
         if self.remembers_feature:
-            _require(self.implicit_channel is not None,
+            require(self.implicit_channel is not None,
                      "implicit_channel is missing: cond_source flow_hat+ref_mv_feature needs it")
-            _require(self.add_fg or self.implicit_channel == self.channel_mv,
+            require(self.add_fg or self.implicit_channel == self.channel_mv,
                      f"add_fg: without it, implicit_channel must be channel_mv ({self.channel_mv})")
 
 
@@ -199,14 +145,14 @@ class InterConfig:
         return self.CTM_Params is not None and self.CTM_Params.Add_CTM
 
     def __post_init__(self):
-        _require(self.no_implicit != self.remembers,
+        require(self.no_implicit != self.remembers,
                  "no_implicit must be False with buffering_type hybrid, and True with None")
-        _require(not self.remembers or self.feature_channel is not None,
+        require(not self.remembers or self.feature_channel is not None,
                  "feature_channel is missing: buffering_type hybrid needs it")
-        _require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
-        _require(len(self.mask_channels) == 3, "mask_channels must have 3 entries")
+        require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
+        require(len(self.mask_channels) == 3, "mask_channels must have 3 entries")
         if self.has_ctm:
-            _require(self.g_ch_16x % self.CTM_Params.CTM_head == 0,
+            require(self.g_ch_16x % self.CTM_Params.CTM_head == 0,
                      f"CTM_head: {self.CTM_Params.CTM_head} does not divide g_ch_16x = {self.g_ch_16x}")
 
 
@@ -219,7 +165,7 @@ class ModelConfig:
     inter: InterConfig
 
     def __post_init__(self):
-        _require(self.motion.variable_rate == self.inter.variable_rate,
+        require(self.motion.variable_rate == self.inter.variable_rate,
                  "variable_rate differs between the motion and the inter configuration; use files of one step")
 
     @property

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from config import ModelConfig
 from models.entropy.coder import Coder
-from models.inter_codec import InterCodec
-from models.intra import IntraCodec
+from models.flow.spynet import MotionEstimation
+from models.hytip.config import ModelConfig
+from models.hytip.inter import InterCodec
+from models.hytip.motion import MotionCodec
+from models.intra.dcvc_dc import IntraCodec
 from models.layers.functional import crop, pad_to_multiple
 from models.memory import CodedFrame, FrameHeader, Memory
-from models.motion_codec import MotionCodec
-from models.motion_estimation import MotionEstimation
 
 
 class HyTIP(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from compressai.layers import GDN
 from torch import Tensor, nn
 
-from config import MotionConfig
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
-from models.hyperprior import code_hyper, code_latent, hyper_decoder, hyper_encoder
+from models.hytip.config import MotionConfig
+from models.latent import code_hyper, code_latent, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, leaky, subpel
 from models.layers.functional import at_least, crop
 from models.memory import Memory

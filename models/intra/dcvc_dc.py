@@ -6,16 +6,17 @@
 
 Shapes: frame B 3 H W in [0, 1]; y B N H/16 W/16; z B N at 1/64.
 """
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config import IntraConfig
+from config.fields import require
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, NormalModel
-from models.hyperprior import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
+from models.latent import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, GateBlock, Up, conv
 from models.layers.functional import at_least, crop
 from models.layers.unet import UNet
@@ -23,6 +24,37 @@ from models.spatial_prior import INTRA_SCHEDULE, passes
 
 RATES = 64
 """Number of rates between the first and the last trained anchor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntraConfig:
+    """DCVC-DC intra codec (Li et al., CVPR 2023).
+
+    Attributes:
+        channel_N: channels of the latent y; a multiple of 4.
+        g_ch_2x, g_ch_4x: channels at 1/2 and 1/4.
+        g_ch_8x: channels at 1/8; by default `channel_N`.
+        g_ch_z: channels of the hyper latent z; by default `channel_N`.
+        g_ch_1x: channels at full resolution.
+        unet_channels: widths of the refinement network at 1/1, 1/2 and 1/4.
+        prior_channel: channels inside the networks that predict y's distribution; by default two or three times
+            `channel_N`.
+        prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
+    """
+    architecture = "Intra"
+    channel_N: int = 256
+    g_ch_4x: int = 192
+    g_ch_2x: int = 128
+    g_ch_1x: int = 16
+    unet_channels: tuple[int, ...] = (32, 64, 128)
+    g_ch_8x: int | None = None
+    g_ch_z: int | None = None
+    prior_channel: int | None = None
+    prior_expansion: int = 4
+
+    def __post_init__(self):
+        require(self.channel_N % 4 == 0, f"channel_N: {self.channel_N} is not a multiple of 4, the channel groups")
+        require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
 
 
 class _Encoder(nn.Module):

@@ -1,0 +1,1 @@
+"""Intra codecs."""
