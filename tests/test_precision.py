@@ -19,6 +19,7 @@ from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.reader import StreamReader
 from util.errors import InputError
+from util.formats import half_inside
 
 HALF = PRECISIONS[1:]
 CPU = torch.device("cpu")
@@ -157,3 +158,27 @@ def test_bands_keep_hidden_tensors_small(monkeypatch):
     with torch.no_grad():
         network(torch.zeros(1, 8, 128, 64))
     assert max(largest) <= limit and len(largest) > 10
+
+
+@pytest.mark.parametrize("motion, inter", STEPS[::4])
+def test_training_in_half_precision_sees_what_evaluation_sees(motion, inter):
+    """Frames, flows and latents in float32, and the same numbers but for roundings; weights stay as they were."""
+    config = tiny_config(motion, inter)
+    frames = seeded_video(3, 64, 64, 1)[:, None]
+    header_of = p_frames if config.variable_rate else anchor_p_frames
+    expected = code(Arithmetic(CPU, torch.bfloat16).place(seeded_model(config)), frames, header_of)
+    trained = seeded_model(config)
+    with half_inside(trained, torch.bfloat16, intra=True), torch.inference_mode():
+        first = trained.code_frame(Estimator(), frames[0], None, header_of(0, (64, 64)))
+    assert first.frame.dtype == torch.float32 and (first.frame - expected[0][0].frame).abs().mean() < 0.005
+    memory = expected[0][0].memory
+    with half_inside(trained, torch.bfloat16), torch.inference_mode():
+        for n in (1, 2):
+            coded = trained.code_frame(Estimator(), frames[n], memory, header_of(n, (64, 64)))
+            for name, value in {"flow": coded.flow, **vars(coded.memory)}.items():
+                if value is not None:
+                    assert value.dtype == (torch.bfloat16 if "feature" in name else torch.float32), name
+            assert (coded.frame - expected[n][0].frame).abs().mean() < 0.005
+            memory = coded.memory
+    assert {value.dtype for value in trained.parameters()} == {torch.float32}
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in trained.modules())

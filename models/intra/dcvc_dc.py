@@ -9,7 +9,6 @@ Shapes: frame B 3 H W in [0, 1]; y B N H/16 W/16; z B N at 1/64.
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, NormalModel
 from models.latent import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, GateBlock, Up, conv
+from models.layers.formats import log_linear
 from models.layers.functional import at_least, crop
 from models.layers.unet import UNet
 from models.spatial_prior import INTRA_SCHEDULE, passes
@@ -149,6 +149,5 @@ class IntraCodec(nn.Module):
             weight = torch.linspace(0, 1, RATES, device=anchors.device).view(-1, 1, 1, 1)
             anchors = torch.lerp(anchors[:1].log(), anchors[-1:].log(), weight).exp()
         elif self.interpolated:
-            first, *_, last = anchors.detach().flatten().tolist()
-            anchors = anchors.new_tensor(np.exp(np.linspace(np.log(first), np.log(last), RATES))).view(-1, 1, 1, 1)
+            anchors = log_linear(anchors.detach(), RATES)
         return basic * anchors[qp]

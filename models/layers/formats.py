@@ -1,9 +1,10 @@
-"""Networks that mix number formats: the only casts besides those of the entropy models.
+"""Networks that mix number formats, and gains that need a wide one: the only casts besides those of the entropy models.
 
 A part is told its format once; hooks convert what comes in and, where asked for, what goes out. So the networks
 themselves contain no casts, and weights keep their names.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,32 @@ def compute_in(inside: torch.dtype, parts: Iterable[nn.Module], outside: torch.d
             part.register_forward_hook(lambda _, args, output: _cast(output, outside))
 
 
+@contextmanager
+def autocast_in(part: nn.Module, kind: str, dtype: torch.dtype | None) -> Iterator[None]:
+    """Inside the block, let a part compute in a number format by autocast, its weights staying what they are.
+
+    Args:
+        kind: of its device.
+        dtype: the format, or None for float32 in what is called with half precision.
+    """
+    entered = []
+
+    def enter(_, args: tuple) -> Any:
+        entered.append(torch.autocast(kind, dtype, enabled=dtype is not None))
+        entered[-1].__enter__()
+        return _cast(args, torch.float32) if dtype is None else args
+
+    def leave(*_) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    handles = part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     """Floating tensors inside tuples in another format."""
     if isinstance(value, Tensor):
@@ -31,3 +58,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, tuple):
         return tuple(_cast(item, dtype) for item in value)
     return value
+
+
+def log_linear(anchors: Tensor, count: int) -> Tensor:
+    """Gains from the first to the last anchor with equal ratios, (count, ...) in the format of the anchors.
+
+    Computed in float64 as numpy's linspace does, but on the device, so that the host does not wait for it.
+    """
+    first, last = anchors[:1].double().log(), anchors[-1:].double().log()
+    steps = torch.arange(count - 1, dtype=torch.float64, device=anchors.device)
+    steps = steps.view(-1, *[1] * (anchors.ndim - 1))
+    return torch.cat((steps * ((last - first) / (count - 1)) + first, last)).exp().to(anchors.dtype)

@@ -1,8 +1,11 @@
 """From a batch of clips to the loss of a phase: what processes share gradients of."""
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from models.entropy.training import SampleNoise
+from util.formats import half_inside
 from util.training.losses import PSNR_SCALE, Distortion, Loss, Terms
 from util.training.network import TrainedNetwork
 from util.training.stages import ClipCoder, Clips, StagePlan
@@ -43,7 +46,12 @@ class ClipLoss(nn.Module):
         variable = self._lambdas is not None
         clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys))
         scale = PSNR_SCALE * (self._lambdas[qp] if variable else self._lambda)
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self._amp):
+        with self._arithmetic():
             results = self._coder(clips)
         means = {name: sum(terms[name].detach() for terms in results) / len(results) for name in results[0]}
         return self._loss.value(results, scale), means
+
+    def _arithmetic(self) -> AbstractContextManager:
+        if not self._amp:
+            return nullcontext()
+        return half_inside(self.network.codec, torch.bfloat16, intra=self._coder.plan.stage == "intra")

@@ -113,8 +113,7 @@ class ClipCoder:
     def _code_intra(self, frame: Tensor, qp: Tensor | int) -> Tensor:
         """The decoded I-frame. In training it is not clamped either (as in the release; the golden losses need it)."""
         padded = pad_to_multiple(frame, 64)
-        with torch.autocast(frame.device.type, enabled=False):
-            decoded = self.model.intra(_Rounding(), padded, tuple(padded.shape[-2:]), qp)
+        decoded = self.model.intra(_Rounding(), padded, tuple(padded.shape[-2:]), qp)
         return crop(decoded, tuple(frame.shape[-2:]))
 
     def _learn_intra(self, clips: Clips) -> Terms:
@@ -175,7 +174,7 @@ class ClipCoder:
             terms["motion_mse"] = (coded.flow_hat.float() - coded.flow.float()).square().flatten(1).mean(1)
         if self.feature_head is not None:
             self._measure(terms, "feature_frame_distortion", frame,
-                          lambda: self.feature_head(coded.memory.ref_feature))
+                          lambda: self.feature_head(coded.memory.ref_feature.float()))
         return terms, coded.memory
 
     def _remember_motion(self, frame: Tensor, motion) -> Memory:
