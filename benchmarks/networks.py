@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.codec import Memory, VideoCodec
 from models.entropy.coder import Recorder, Replayer
-from models.hytip.codec import HyTIP
-from models.memory import Memory
 from util.coding.gop import CodingPlan
 from util.stopwatch import synchronise
 
@@ -29,7 +28,7 @@ class Rounding:
         return z.round()
 
 
-def eager(model: HyTIP) -> HyTIP:
+def eager(model: VideoCodec) -> VideoCodec:
     """The unoptimised form: contiguous NCHW, activations out of place, in float32; no bands (`ConditionalFrame`).
 
     What makes the networks fast is a matter of layout and of flags of their modules, so it can be undone; only sums in
@@ -51,7 +50,7 @@ class ConditionalFrame:
         plan: at least three frames per GOP.
     """
 
-    def __init__(self, model: HyTIP, frames: list[Tensor], plan: CodingPlan):
+    def __init__(self, model: VideoCodec, frames: list[Tensor], plan: CodingPlan):
         self._model, self._frame, self._device = model, frames[2], frames[2].device
         size = tuple(frames[0].shape[-2:])
         self._headers = [plan.header(n, size) for n in range(3)]
@@ -70,7 +69,7 @@ class ConditionalFrame:
             return time.perf_counter() - start
 
 
-def multiply_adds(model: HyTIP, plan: CodingPlan, count: int, size: tuple[int, int], decode: bool) -> float:
+def multiply_adds(model: VideoCodec, plan: CodingPlan, count: int, size: tuple[int, int], decode: bool) -> float:
     """Of convolutions and matrix products, per frame of a clip as it is coded, by scaling what COUNTED takes.
 
     Args:
@@ -83,7 +82,7 @@ def multiply_adds(model: HyTIP, plan: CodingPlan, count: int, size: tuple[int, i
     memory, total, known = None, 0.0, {}
     for n in range(count):
         header = plan.header(n, COUNTED)
-        kind = header.intra, memory is not None and memory.ref_y is not None, header.forget_feature
+        kind = header.intra, memory is not None and memory.ref_y is not None, header.refresh
         grid = 64 if header.intra else 16
         pixels = (height + -height % grid) * (width + -width % grid)
         if kind not in known:
@@ -93,7 +92,7 @@ def multiply_adds(model: HyTIP, plan: CodingPlan, count: int, size: tuple[int, i
     return total / count
 
 
-def _counted(model: HyTIP, frame: Tensor, memory: Memory | None, header, decode: bool) -> tuple[float, Memory]:
+def _counted(model: VideoCodec, frame: Tensor, memory: Memory | None, header, decode: bool) -> tuple[float, Memory]:
     """Multiply-adds of one frame, and what it leaves."""
     recorder = Recorder()
     with torch.enable_grad():                                       # without bands, whose overlaps would count twice

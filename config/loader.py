@@ -25,7 +25,7 @@ def load_config(path: str | Path, schema: type[Config]) -> Config:
     if content["model_architecture"] != schema.architecture:
         raise InputError(f"{path}: model_architecture {content['model_architecture']!r} cannot be used here; "
                          f"it must be {schema.architecture!r}")
-    return _build(path, "model_params", content["model_params"], schema)
+    return build_config(path, "model_params", content["model_params"], schema)
 
 
 def _check_keys(path: str | Path, where: str, given: dict, required: set[str], optional: set[str]) -> None:
@@ -37,7 +37,17 @@ def _check_keys(path: str | Path, where: str, given: dict, required: set[str], o
         raise InputError(f"{path}: key {key!r} is missing in {where}")
 
 
-def _build(path: str | Path, where: str, given: Any, schema: type[Config]) -> Config:
+def build_config(path: str | Path, where: str, given: Any, schema: type[Config]) -> Config:
+    """A configuration from a mapping that stands in a file.
+
+    A nested part may be the name of a file of its own, as `load_config` reads it, relative to this one.
+
+    Args:
+        where: of the mapping in the file, for messages.
+
+    Raises:
+        InputError: as `load_config`.
+    """
     if given is None:
         given = {}
     if not isinstance(given, dict):
@@ -68,8 +78,10 @@ def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple
         if value is None:
             return None
         hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if dataclasses.is_dataclass(hint) and isinstance(value, str):
+        return load_config(Path(path).parent / value, hint)
     if dataclasses.is_dataclass(hint):
-        return _build(path, where, value, hint)
+        return build_config(path, where, value, hint)
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and _is_width(value):

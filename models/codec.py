@@ -7,7 +7,7 @@ benchmarks and pictures are written against these and nothing else; the list of 
 
 Shapes: frames B 3 H W in [0, 1]; H W is the size of the padded frame, sides multiples of the codec's grid.
 """
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple
 
@@ -93,12 +93,15 @@ class Latent(NamedTuple):
         stride: pixels of the frame per element, horizontally and vertically.
         distribution: what its symbols are coded with (models/entropy/distributions.py).
         grid: the frame is padded to multiples of it before the latent is made.
+        passes: where it is coded in several passes: (height, width) of the latent and a device -> flat positions into
+            channels * height * width of each pass, in coding order (models/spatial_prior.py).
     """
     name: str
     channels: int
     stride: int
     distribution: object
     grid: int = 1
+    passes: Callable[[Size, torch.device], Sequence[Tensor]] | None = None
 
     def shape(self, size: Size) -> tuple[int, int, int]:
         """(channels, height, width) in a frame of padded size H W."""
@@ -141,12 +144,15 @@ class VideoCodec(nn.Module):
     """Networks that code a frame given a memory, and what shared code must know of them.
 
     Attributes:
+        config_type: dataclass of the codec's configuration, its only argument (config/loader.py reads it).
         roots: name of each network (a submodule) -> what stands for it in released names. A network is the unit of
-            weight files, of freezing in training and of tables of complexity.
+            freezing in training and of tables of complexity. Where weights come in several files, each with flat
+            names, the first word stands for the file.
         grid: what frames are padded to.
         frame_types: how many types of P-frames there are.
         intra_network: the network that codes I-frames.
     """
+    config_type: ClassVar[type]
     roots: ClassVar[Mapping[str, str]]
     grid: ClassVar[Grid] = Grid()
     frame_types: ClassVar[int] = 1
@@ -208,8 +214,3 @@ class VideoCodec(nn.Module):
     def networks(self) -> Iterable[tuple[str, nn.Module]]:
         """Each network with its name."""
         return ((name, getattr(self, name)) for name in self.roots)
-
-
-def device_of(codec: nn.Module) -> torch.device:
-    """Where the weights are."""
-    return next(codec.parameters()).device

@@ -48,7 +48,7 @@ def test_forty_frames_with_every_frame_type_reset_and_scene_cut():
     assert len(decoded) == 40 and all(map(same, encoded, decoded))
     assert [d.number for d in decoded if d.header.intra] == [0, 5, 16, 21, 22, 32]
     assert {d.header.frame_type for d in decoded} == {0, 1, 2}
-    assert [d.number for d in decoded if d.header.forget_feature] == [1, 7, 13, 17, 23, 29, 33, 39]
+    assert [d.number for d in decoded if d.header.refresh] == [1, 7, 13, 17, 23, 29, 33, 39]
 
 
 @pytest.mark.parametrize("motion, inter", STEPS)

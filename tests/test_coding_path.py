@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from helpers import STEPS, full_config, seeded_model, tiny_config
+from models.codec import CodedFrame
 from models.entropy.coder import Estimator, Recorder, Replayer
 from models.hytip.codec import HyTIP
-from models.memory import CodedFrame, Memory
+from models.hytip.memory import HybridMemory as Memory
 from seeded import seeded_video
 from util.coding.gop import CodingPlan
 
@@ -43,8 +44,8 @@ def test_replay_equals_recording(motion, inter, size):
         replayer.finish()
         assert torch.equal(a.frame, b.frame)
         assert_same_memory(a.memory, b.memory)
-        assert b.flow is None
-    assert [coded.flow_hat is None for coded in recorded] == [n in (0, 5) for n in range(8)]
+        assert "flow" not in b.views
+    assert ["decoded_flow" not in coded.views for coded in recorded] == [n in (0, 5) for n in range(8)]
 
 
 def test_replay_at_full_width():
@@ -117,7 +118,7 @@ def test_forgetting_the_feature_changes_the_frame_but_keeps_the_latent():
     header = PLAN.header(2, (32, 48))
     with torch.no_grad():
         kept = model.code_frame(Estimator(), clip[2], memory, header)
-        forgot = model.code_frame(Estimator(), clip[2], memory, replace(header, forget_feature=True))
+        forgot = model.code_frame(Estimator(), clip[2], memory, replace(header, refresh=True))
         without = model.code_frame(Estimator(), clip[2], replace(memory, ref_feature=None), header)
     assert not torch.equal(kept.frame, forgot.frame)
     assert torch.equal(forgot.frame, without.frame)

@@ -43,7 +43,8 @@ def test_parameters(model):
     ("Motion_Explicit", "Inter_MCR_Explicit", 2 + 3),
     ("Motion_Hybrid_B=6", "Inter_MCR_Hybrid_B=51", 2 + 4 + 3 + 48 + 128 / 256 + 64 / 256)])
 def test_buffer_size(motion, inter, channels):
-    assert buffer_size(seeded_model(full_config(motion, inter))) == channels
+    size = buffer_size(seeded_model(full_config(motion, inter)))
+    assert size.encoder == size.decoder == sum(size.parts.values()) == channels
 
 
 def test_count_by_hand():

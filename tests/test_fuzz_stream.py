@@ -129,7 +129,7 @@ def forge(packet: Packet, rng: random.Random, bounds) -> Packet:
     if kind == 1:
         return replace(packet, number=rng.choice((0, 1, 2, 3, (1 << 32) - 1)))
     if kind == 2 and not packet.intra:
-        return replace(packet, frame_type=rng.randrange(3), forget_feature=rng.random() < 0.5)
+        return replace(packet, frame_type=rng.randrange(3), refresh=rng.random() < 0.5)
     if kind == 3:
         return replace(packet, symbols=rng.getrandbits(32), pixels=rng.getrandbits(32))
     name = rng.choice(list(packet.sections))

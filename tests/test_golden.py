@@ -12,9 +12,9 @@ from models.flow.spynet import MotionEstimation
 from models.hytip.codec import HyTIP
 from models.hytip.config import InterConfig, IntraConfig, MotionConfig, MotionEstimationConfig
 from models.hytip.inter import InterCodec
+from models.hytip.memory import HybridMemory as Memory
 from models.hytip.motion import MotionCodec
 from models.intra.dcvc_dc import IntraCodec
-from models.memory import Memory
 from seeded import seeded_state, seeded_video
 from util.checkpoint import ROOTS
 

@@ -27,7 +27,7 @@ def test_resets_follow_the_position_in_the_gop(gop, interval, n):
     header = CodingPlan(qp=0, intra_qp=0, gop=gop, reset_interval=interval).header(n, (16, 16))
     assert header.intra == (n % gop == 0)
     if not header.intra:
-        assert header.forget_feature == ((n % gop) % interval == 1)
+        assert header.refresh == ((n % gop) % interval == 1)
 
 
 @pytest.mark.parametrize("wrong, named", [

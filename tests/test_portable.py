@@ -49,7 +49,7 @@ def test_golden_streams_decode(name):
     frames = decode(golden_codec(name), GOLDEN[name].read_bytes())
     assert [f.number for f in frames] == list(range(12))
     assert [f.number for f in frames if f.header.intra] == ([0, 8, 10] if name == "tiny" else [0, 4, 8])
-    assert {f.header.frame_type for f in frames} == {0, 1, 2} and any(f.header.forget_feature for f in frames)
+    assert {f.header.frame_type for f in frames} == {0, 1, 2} and any(f.header.refresh for f in frames)
 
 
 class Transcoder:

@@ -7,12 +7,12 @@ from stream_helpers import clip, decode, encode_parts, exact_model
 from torch import nn
 
 from helpers import STEPS, full_config, seeded_model, tiny_config
+from models.codec import FrameHeader
 from models.entropy.coder import Estimator
 from models.hytip.codec import HyTIP
 from models.layers import bands
 from models.layers.blocks import GateBlock, PlainBlock, SumBlock
 from models.layers.formats import compute_in
-from models.memory import FrameHeader
 from seeded import seeded_video
 from util.arithmetic import PRECISIONS, Arithmetic
 from util.coding.codec import Codec
@@ -175,7 +175,7 @@ def test_training_in_half_precision_sees_what_evaluation_sees(motion, inter):
     with half_inside(trained, torch.bfloat16), torch.inference_mode():
         for n in (1, 2):
             coded = trained.code_frame(Estimator(), frames[n], memory, header_of(n, (64, 64)))
-            for name, value in {"flow": coded.flow, **vars(coded.memory)}.items():
+            for name, value in {"flow": coded.views["flow"], **vars(coded.memory)}.items():
                 if value is not None:
                     assert value.dtype == (torch.bfloat16 if "feature" in name else torch.float32), name
             assert (coded.frame - expected[n][0].frame).abs().mean() < 0.005

@@ -179,7 +179,7 @@ def test_without_motion_nothing_moves_and_streams_decode():
     codec = Codec(model.eval().requires_grad_(False), choose_arithmetic("cpu"))
     frames = [(frame * 255).byte() for frame in seeded_video(2, 64, 64, 3)]
     parts = list(codec.encode(frames, CodingPlan(qp=30, intra_qp=30)))
-    assert not parts[2].coded.flow_hat.any() and parts[2].coded.flow.any()
+    assert not parts[2].coded.views["decoded_flow"].any() and parts[2].coded.views["flow"].any()
     decoded = list(codec.decode(io.BytesIO(b"".join(part.data for part in parts))))
     assert all(torch.equal(out.frame, part.frame) for out, part in zip(decoded, parts[1:3], strict=True))
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_helpers import PLAN, clip, encode_parts, tiny_codec, wild_codec
 
+from models.codec import FrameHeader
 from models.entropy import stream
 from models.entropy.coder import Estimator, Recorder
 from models.entropy.likelihood import GaussianModel
 from models.entropy.stream import MAX_SYMBOL, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import PRECISION, SCALES
-from models.memory import FrameHeader
 
 MODEL = GaussianModel()
 TABLES = tiny_codec().tables

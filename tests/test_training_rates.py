@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from training_helpers import entries, options, seeded_network, write_clips, write_tiny_configs
 
 from helpers import tiny_config
+from models.codec import FrameHeader
 from models.entropy.coder import Estimator
-from models.memory import FrameHeader, Memory
+from models.hytip.memory import HybridMemory as Memory
 from seeded import seeded_video
 from util.errors import InputError
 from util.training.main import train

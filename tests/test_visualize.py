@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from helpers import seeded_model, tiny_config
+from models.codec import CodedFrame, FrameHeader, Latent, Memory
 from models.entropy.coder import Estimator
-from models.memory import CodedFrame, FrameHeader, Memory, Prediction
+from models.spatial_prior import INTER_SCHEDULE, passes
 from seeded import seeded_video
 from util.visualize import KEY_WIDTH, KINDS, SHEET_ROWS, THUMB, BitMapper, Pictures, colour_wheel, frame_pictures
 
@@ -17,7 +18,7 @@ ALIGNED = (48, 64)
 @pytest.fixture(scope="module", params=[("Motion", "Inter"), ("Motion_Explicit", "Inter_CRC_Explicit")],
                 ids=["four passes", "one pass"])
 def coded(request):
-    """(coder, coded) of an I- and a P-frame."""
+    """Latents, source, coders and outcome of an I- and a P-frame."""
     model = seeded_model(tiny_config(*request.param))
     clip = seeded_video(2, *ALIGNED, 1)[:, None]
     results, memory = [], None
@@ -27,21 +28,22 @@ def coded(request):
             mapper, plain = BitMapper(), Estimator()
             frame_coded = model.code_frame(mapper, frame, memory, header)
             model.code_frame(plain, frame, memory, header)
-            results.append((frame, mapper, plain, frame_coded))
+            results.append((model.latents(n == 0), frame, mapper, plain, frame_coded))
             memory = frame_coded.memory
     return results
 
 
 def test_maps_sum_up_to_the_bits(coded):
-    for _, mapper, plain, _ in coded:
+    for own, _, mapper, plain, _ in coded:
         total = sum(value.item() for value in plain.bits.values())
         assert sum(value.item() for value in mapper.bits.values()) == total
-        bits = mapper.bits_map(ALIGNED)
+        bits = mapper.bits_map(own, ALIGNED)
         assert bits.shape == ALIGNED and bits.min() >= 0 and bits.sum().item() == pytest.approx(total, rel=1e-5)
 
 
 def test_bits_lie_where_the_latent_lies():
     """A single expensive symbol, in each of the four passes: its 16x16 pixels, and nothing else."""
+    latent = Latent("ry", 2, 16, None, passes=lambda size, device: passes(INTER_SCHEDULE, 2, size, device))
     for step, (row, column) in enumerate([(0, 0), (1, 1), (1, 0), (0, 1)]):
         mapper = BitMapper()
         for n in range(4):
@@ -49,17 +51,17 @@ def test_bits_lie_where_the_latent_lies():
             if n == step:
                 likelihood[0, 3] = 0.25                    # the last position of this class in the first channel
             mapper._count("ry", likelihood)
-        bits = mapper.bits_map((64, 64))
+        bits = mapper.bits_map([latent], (64, 64))
         expected = torch.zeros(64, 64)
         expected[16 * (2 + row):16 * (3 + row), 16 * (2 + column):16 * (3 + column)] = 2 / 256
         assert torch.allclose(bits, expected)
 
 
 def test_kinds_and_sizes(coded):
-    pictures = [frame_pictures(frame[..., :SIZE[0], :SIZE[1]], result, mapper.bits_map(ALIGNED))
-                for frame, mapper, _, result in coded]
+    pictures = [frame_pictures(frame[..., :SIZE[0], :SIZE[1]], result, mapper.bits_map(own, ALIGNED))
+                for own, frame, mapper, _, result in coded]
     assert list(pictures[0]) == ["source", "decoded", "bits"]
-    masked = coded[1][3].prediction.mask is not None
+    masked = "mask" in coded[1][4].views
     assert list(pictures[1]) == [kind for kind in KINDS if masked or kind != "mask"]
     for kind, picture in pictures[1].items():
         if kind in ("flow", "decoded_flow", "bits"):
@@ -75,8 +77,9 @@ def made_up() -> tuple[torch.Tensor, CodedFrame]:
     mask[..., :10] = 1
     flow = torch.zeros(1, 2, *ALIGNED)
     flow[:, 1, :, :10] = 4
-    prediction = Prediction((frame, frame, frame), frame, mask, 0.3 * mask.expand(1, 3, -1, -1))
-    return original, CodedFrame(frame, Memory(frame), flow, 0.5 * flow, prediction)
+    views = {"flow": flow, "decoded_flow": 0.5 * flow, "mc": frame, "mask": mask,
+             "prediction": 0.3 * mask.expand(1, 3, -1, -1)}
+    return original, CodedFrame(frame, Memory(frame), views)
 
 
 def test_what_is_shown():

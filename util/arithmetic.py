@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.hytip.codec import HyTIP
+from models.codec import VideoCodec
 from util.errors import InputError
 from util.formats import HALF, fast_layout, half_copy, is_supported, portable_copy
 
@@ -25,7 +25,7 @@ class Arithmetic:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    def place(self, network: HyTIP) -> HyTIP:
+    def place(self, network: VideoCodec) -> VideoCodec:
         """The network, frozen for evaluation, on the device; in float32 itself, in other formats a copy.
 
         Args:

@@ -8,41 +8,39 @@ latent. So the wide networks, which hold nearly all arithmetic, compute in it, w
 network to another as a frame, a flow, a latent or a probability stays in float32, with the layer that makes it.
 """
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
-from models.hytip.codec import HyTIP
+from models.codec import VideoCodec
 from models.layers.float64 import use_fast_float64
 from models.layers.formats import autocast_in, compute_in
 
 HALF = (torch.bfloat16, torch.float16)
 
 
-def portable_copy(model: HyTIP) -> HyTIP:
+def portable_copy(model: VideoCodec) -> VideoCodec:
     """A copy that codes in float64, but analyses the source in float32: only the encoder runs that part."""
     model = copy.deepcopy(model).to(torch.float64, memory_format=torch.contiguous_format)
     use_fast_float64(model)
-    intra, motion, inter = model.intra, model.motion, model.inter
-    compute_in(torch.float32, outside=torch.float64, parts=(
-        intra.enc, intra.hyper_enc, model.motion_estimation, motion.mv_encoder, motion.mv_hyper_prior_encoder,
-        inter.contextual_encoder, inter.contextual_hyper_prior_encoder))
+    compute_in(torch.float32, model.formats().analysis, outside=torch.float64)
     return model
 
 
-def half_copy(model: HyTIP, dtype: torch.dtype) -> HyTIP:
+def half_copy(model: VideoCodec, dtype: torch.dtype) -> VideoCodec:
     """A copy with wide networks in bfloat16 or float16; frames, flows and latents in and out are float32."""
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    compute_in(dtype, [*_wide_intra(model), *_wide(model)])
-    compute_in(torch.float32, [*_intra_heads(model), *_heads(model)])
-    compute_in(torch.float32, [model.inter.contextual_decoder.CTM], outside=dtype)
+    formats = model.formats()
+    compute_in(dtype, formats.half)
+    compute_in(torch.float32, formats.exact)
+    compute_in(torch.float32, formats.exact_to_half, outside=dtype)
     return model
 
 
 @contextmanager
-def half_inside(model: HyTIP, dtype: torch.dtype, intra: bool = False) -> Iterator[None]:
+def half_inside(model: VideoCodec, dtype: torch.dtype, intra: bool = False) -> Iterator[None]:
     """Training in half precision: inside the block the parts that `half_copy` would convert compute in `dtype`.
 
     Weights stay float32; autocast makes a copy of each, once in the block.
@@ -50,59 +48,25 @@ def half_inside(model: HyTIP, dtype: torch.dtype, intra: bool = False) -> Iterat
     Args:
         intra: let the intra codec do so, and no other network; I-frames that nobody learns from stay in float32.
     """
-    kind = next(model.parameters()).device.type
-    wide, heads = (_wide_intra(model), _intra_heads(model)) if intra else (_wide(model), _heads(model))
+    kind, formats = next(model.parameters()).device.type, model.formats()
+    of_intra = set(getattr(model, model.intra_network).modules())
+
+    def chosen(parts: Iterable[nn.Module]) -> list[nn.Module]:
+        return [part for part in parts if (part in of_intra) == intra]
+
     with torch.autocast(kind, enabled=False), ExitStack() as hooks:
-        for part in wide:
+        for part in chosen(formats.half):
             hooks.enter_context(autocast_in(part, kind, dtype))
-        for part in (*heads, model.inter.contextual_decoder.CTM):
+        for part in chosen((*formats.exact, *formats.exact_to_half)):
             hooks.enter_context(autocast_in(part, kind, None))
         yield
 
 
-def _wide_intra(model: HyTIP) -> list[nn.Module]:
-    return [model.intra.enc, model.intra.dec, model.intra.refine]
-
-
-def _intra_heads(model: HyTIP) -> list[nn.Module]:
-    return [model.intra.enc.enc_2[-1], model.intra.refine[-1]]
-
-
-def _wide(model: HyTIP) -> list[nn.Module]:
-    """What of P-frames may compute in half precision."""
-    motion, inter = model.motion, model.inter
-    wide = [*model.motion_estimation.Blocks,
-            motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
-            inter.feature_adaptor_I, *(inter.feature_adaptor if inter.config.remembers else ()),
-            inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
-            inter.recon_generation_net, inter.frame_feature_generator]
-    if inter.MaskGenerator is not None:
-        wide.append(inter.MaskGenerator.net)
-    return [part for part in wide if part is not None]
-
-
-def _heads(model: HyTIP) -> list[nn.Module]:
-    """What makes a frame, a flow or a latent of the features of a wide network, or goes on with them in float32."""
-    motion, inter = model.motion, model.inter
-    heads = [*(block[-1] for block in model.motion_estimation.Blocks),
-             motion.mv_encoder.enc_3[-1], motion.mv_decoder.dec_3[-1], inter.mc_generator,
-             inter.contextual_encoder.conv4, inter.contextual_encoder.CTM, inter.recon_generation_net.recon_conv,
-             inter.temporal_prior_encoder]
-    if inter.MaskGenerator is not None:
-        heads.append(inter.MaskGenerator.net.up_1[-1])
-    if inter.config.Pretrain:
-        heads += [inter.mc_generate_1, inter.mc_generate_2, inter.mc_generate_3, inter.mc_generate_3_2]
-    return heads
-
-
-def fast_layout(model: HyTIP) -> HyTIP:
-    """The model itself, in channels_last, which convolutions are fastest in.
-
-    The intra codec keeps the contiguous layout of the released system. I-frames are rare, so it costs little, and
-    other sums would turn the one value of the golden reports that lies on a rounding tie.
-    """
+def fast_layout(model: VideoCodec) -> VideoCodec:
+    """The model itself, in channels_last, which convolutions are fastest in, but for what must keep its layout."""
     model.to(memory_format=torch.channels_last)
-    model.intra.to(memory_format=torch.contiguous_format)
+    for part in model.formats().contiguous:
+        part.to(memory_format=torch.contiguous_format)
     return model
 
 

@@ -6,7 +6,7 @@ Flows share one scale per frame, given beside them with a colour wheel (Baker et
 `prediction` is mask * mc_frame, `residual` is (source - prediction) / 2 + 1/2, so that gray is zero.
 `bits` is the estimate of bits per pixel, spread over the pixels that a latent position stands for.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -18,16 +18,13 @@ from torch.nn.functional import interpolate
 from torchvision.utils import flow_to_image
 
 from dataloader.video_out import to_pixels
+from models.codec import CodedFrame, Latent
 from models.entropy.coder import MIN_LIKELIHOOD, Estimator
 from models.layers.functional import crop
-from models.memory import CodedFrame
-from models.spatial_prior import INTER_SCHEDULE, INTRA_SCHEDULE, passes
 from util.files import atomic_path
 
 KINDS = ("source", "decoded", "flow", "decoded_flow", "mask", "prediction", "residual", "bits")
 KEY_WIDTH = 72
-LATENT_STRIDE = 16
-INTRA_ALIGNMENT = 64                                               # I-frames are padded further, to multiples of this
 SHEET_ROWS = 8
 THUMB = 160
 
@@ -48,30 +45,30 @@ class BitMapper(Estimator):
         else:
             self.latents.setdefault(name, []).append(bits)
 
-    def bits_map(self, size: tuple[int, int]) -> Tensor:
+    def bits_map(self, latents: Sequence[Latent], size: tuple[int, int]) -> Tensor:
         """Bits per pixel, H W, of the frame coded; it sums up to its bits.
 
-        `size`: height and width of the aligned frame.
+        Args:
+            latents: those of the frame's kind.
+            size: height and width of the padded frame.
         """
         total = torch.zeros(size)
-        for name, parts in self.latents.items():
-            unit = INTRA_ALIGNMENT if name == "iy" else LATENT_STRIDE
-            rows, columns = (-(-side // unit) * unit // LATENT_STRIDE for side in size)
-            total += _spread(_on_grid(name, parts, (rows, columns)), size)
-        for grid in self.hypers.values():
+        for latent in latents:
+            if latent.name in self.hypers:
+                grid = self.hypers[latent.name]
+            else:
+                grid = _on_grid(self.latents[latent.name], latent, size)
             total += _spread(grid, size)
         return total
 
 
-def _on_grid(name: str, parts: list[Tensor], size: tuple[int, int]) -> Tensor:
+def _on_grid(parts: list[Tensor], latent: Latent, size: tuple[int, int]) -> Tensor:
     """Bits of a latent per position, h w, from those of its passes."""
-    values = torch.cat(parts)
-    channels = values.numel() // (size[0] * size[1])
-    if len(parts) > 1:
-        schedule = INTRA_SCHEDULE if name == "iy" else INTER_SCHEDULE
-        where = torch.cat(passes(schedule, channels, size, values.device))
+    values, shape = torch.cat(parts), latent.shape(size)
+    if latent.passes is not None:
+        where = torch.cat(latent.passes(shape[1:], values.device))
         values = torch.zeros_like(values).index_copy(0, where, values)
-    return values.view(channels, *size).sum(0)
+    return values.view(shape).sum(0)
 
 
 def _spread(grid: Tensor, size: tuple[int, int]) -> Tensor:
@@ -100,13 +97,15 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
         return Image.fromarray(to_pixels(cut(x).clamp(0, 1)[0].expand(3, *size)))
 
     pictures = {"source": rgb(original), "decoded": rgb(coded.frame)}
-    if coded.prediction is not None:
-        flows = {"flow": coded.flow, "decoded_flow": coded.flow_hat}
-        pictures |= _flow_pictures({name: cut(flow) for name, flow in flows.items() if flow is not None})
-        if coded.prediction.mask is not None:
-            pictures["mask"] = rgb(coded.prediction.mask)
-        pictures["prediction"] = rgb(coded.prediction.frame)
-        pictures["residual"] = rgb((original.cpu() - cut(coded.prediction.frame)) / 2 + 0.5)
+    views = coded.views
+    flows = {name: cut(views[name]) for name in ("flow", "decoded_flow") if name in views}
+    if flows:
+        pictures |= _flow_pictures(flows)
+    if "mask" in views:
+        pictures["mask"] = rgb(views["mask"])
+    if "prediction" in views:
+        pictures["prediction"] = rgb(views["prediction"])
+        pictures["residual"] = rgb((original.cpu() - cut(views["prediction"])) / 2 + 0.5)
     if bits_map is not None:
         pictures["bits"] = _bits_picture(cut(bits_map[None, None])[0, 0].numpy())
     return pictures

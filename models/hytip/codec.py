@@ -7,20 +7,29 @@ B 3 H W, H and W multiples of 16.
 """
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.codec import CodedFrame, Formats, FrameHeader, Latent, VideoCodec
 from models.entropy.coder import Coder
 from models.flow.spynet import MotionEstimation
 from models.hytip.config import ModelConfig
-from models.hytip.inter import InterCodec
+from models.hytip.inter import FRAME_TYPES, InterCodec
+from models.hytip.memory import HybridMemory
 from models.hytip.motion import MotionCodec
-from models.intra.dcvc_dc import IntraCodec
+from models.intra.dcvc_dc import ANCHORS, IntraCodec
 from models.layers.functional import crop, pad_to_multiple
-from models.memory import CodedFrame, FrameHeader, Memory
+
+INTRA_GRID = 64
+"""I-frames are padded to multiples of this."""
 
 
-class HyTIP(nn.Module):
+class HyTIP(VideoCodec):
     """The four networks, and how a frame passes through them."""
+
+    config_type = ModelConfig
+    roots = {"intra": "if_model.module.net", "motion_estimation": "MENet.module.net",
+             "motion": "CondMotion.module.net", "inter": "Residual.module.net"}
+    frame_types = FRAME_TYPES
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -30,37 +39,79 @@ class HyTIP(nn.Module):
         self.motion = MotionCodec(config.motion)
         self.inter = InterCodec(config.inter)
 
-    def code_frame(self, coder: Coder, frame: Tensor | None, memory: Memory | None, header: FrameHeader) -> CodedFrame:
-        """Code one frame.
-
-        Args:
-            coder: estimates, writes or reads the symbols.
-            frame: the source, B 3 H W in [0, 1] of header.size, or None when decoding.
-            memory: what the previous frame left; ignored by an I-frame.
-            header: what was decided about the frame.
-        """
+    def code_frame(self, coder: Coder, frame: Tensor | None, memory: HybridMemory | None, header: FrameHeader
+                   ) -> CodedFrame:
         if header.intra:
             return self._code_intra(coder, frame, header)
         flow = None if frame is None else self.motion_estimation(frame, memory.frame)
         motion = self.motion(coder, flow, memory, header.qp)
-        if header.forget_feature:
+        if header.refresh:
             memory = replace(memory, ref_feature=None)
         prediction = self.inter.predict(memory, motion.flow_hat, header.frame_type)
         coded = self.inter(coder, frame, prediction, memory, header.qp)
         decoded = coded.frame if self.training else coded.frame.clamp(0, 1)
-        remembered = Memory(
+        remembered = HybridMemory(
             frame=decoded,
             flow=motion.flow_hat,
             ref_feature=coded.feature,
             ref_y=coded.y_hat if self.config.inter.remembers else None,
             ref_mv_feature=motion.feature if self.config.motion.remembers_feature else None,
             ref_mv_y=motion.y_hat if self.config.motion.remembers_latent else None)
-        return CodedFrame(decoded, remembered, flow, motion.flow_hat, prediction._replace(contexts=None))
+        views = {"flow": flow, "decoded_flow": motion.flow_hat, "mc": prediction.mc_frame, "mask": prediction.mask,
+                 "prediction": prediction.frame}
+        return CodedFrame(decoded, remembered, {name: view for name, view in views.items() if view is not None})
 
     def _code_intra(self, coder: Coder, frame: Tensor | None, header: FrameHeader) -> CodedFrame:
-        """The intra codec works on multiples of 64."""
         height, width = header.size
-        padded = None if frame is None else pad_to_multiple(frame, 64)
-        decoded = self.intra(coder, padded, (height + -height % 64, width + -width % 64), header.qp)
-        decoded = crop(decoded, header.size).clamp(0, 1)
-        return CodedFrame(decoded, Memory(frame=decoded))
+        padded = None if frame is None else pad_to_multiple(frame, INTRA_GRID)
+        size = height + -height % INTRA_GRID, width + -width % INTRA_GRID
+        decoded = crop(self.intra(coder, padded, size, header.qp), header.size).clamp(0, 1)
+        return CodedFrame(decoded, HybridMemory(frame=decoded))
+
+    # What the codec declares
+
+    def latents(self, intra: bool) -> tuple[Latent, ...]:
+        if intra:
+            own = self.intra
+            return (Latent("iz", own.bit_estimator_z.channels, 64, own.bit_estimator_z, INTRA_GRID),
+                    Latent("iy", own.y_channels, 16, own.y_model, INTRA_GRID, own.passes))
+        motion, inter = self.motion, self.inter
+        return (Latent("mz", motion.bit_estimator_z_mv.channels, 64, motion.bit_estimator_z_mv),
+                Latent("my", self.config.motion.channel_N, 16, motion.gaussian_conditional),
+                Latent("rz", inter.bit_estimator_z.channels, 64, inter.bit_estimator_z),
+                Latent("ry", self.config.inter.g_ch_16x, 16, inter.y_model,
+                       passes=None if self.config.inter.no_context else inter.passes))
+
+    def rates(self, intra: bool) -> int:
+        """A model of a single rate still has the four anchors of its intra codec."""
+        return ANCHORS if intra and not self.config.variable_rate else super().rates(intra)
+
+    @classmethod
+    def is_dropped(cls, released: str) -> bool:
+        """Loss and pre-training heads."""
+        return (released.startswith(("criterion.", "feature_frame_generate."))
+                or (released.startswith("Residual.") and "mc_generate" in released.replace("mc_generator", "")))
+
+    def formats(self) -> Formats:
+        """In channels-last, other sums in the intra codec would turn the one value of the released reports that lies
+        on a rounding tie, so it stays contiguous; I-frames are rare."""
+        intra, estimation, motion, inter = self.intra, self.motion_estimation, self.motion, self.inter
+        half = [intra.enc, intra.dec, intra.refine, *estimation.Blocks,
+                motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
+                inter.feature_adaptor_I, *(inter.feature_adaptor if self.config.inter.remembers else ()),
+                inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
+                inter.recon_generation_net, inter.frame_feature_generator]
+        exact = [intra.enc.enc_2[-1], intra.refine[-1], *(block[-1] for block in estimation.Blocks),
+                 motion.mv_encoder.enc_3[-1], motion.mv_decoder.dec_3[-1], inter.mc_generator,
+                 inter.contextual_encoder.conv4, inter.contextual_encoder.CTM, inter.recon_generation_net.recon_conv,
+                 inter.temporal_prior_encoder]
+        if inter.MaskGenerator is not None:
+            half.append(inter.MaskGenerator.net)
+            exact.append(inter.MaskGenerator.net.up_1[-1])
+        if self.config.inter.Pretrain:
+            exact += [inter.mc_generate_1, inter.mc_generate_2, inter.mc_generate_3, inter.mc_generate_3_2]
+        return Formats(
+            analysis=(intra.enc, intra.hyper_enc, estimation, motion.mv_encoder, motion.mv_hyper_prior_encoder,
+                      inter.contextual_encoder, inter.contextual_hyper_prior_encoder),
+            half=[part for part in half if part is not None], exact=exact,
+            exact_to_half=[inter.contextual_decoder.CTM], contiguous=(intra,))

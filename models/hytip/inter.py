@@ -15,13 +15,13 @@ from models.context_mining import ContextFusion, FeatureExtractor, Pyramid, warp
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
 from models.hytip.config import InterConfig
+from models.hytip.memory import HybridMemory, Prediction
 from models.hytip.prediction import FrameGenerator, MaskGenerator
 from models.latent import code_hyper, code_latent, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import PlainBlock, SumBlock, conv, leaky, subpel
 from models.layers.functional import at_least, crop
 from models.layers.unet import UNet
-from models.memory import Memory, Prediction
 from models.spatial_prior import INTER_SCHEDULE, passes
 
 FRAME_TYPES = 3
@@ -163,7 +163,7 @@ class InterCodec(nn.Module):
         self.recon_generation_net = _ReconGeneration(c)
         self.frame_feature_generator = _FeatureGenerator(c) if c.remembers else None
 
-    def predict(self, memory: Memory, flow_hat: Tensor, frame_type: int = 0) -> Prediction:
+    def predict(self, memory: HybridMemory, flow_hat: Tensor, frame_type: int = 0) -> Prediction:
         """Mine contexts from the memory and predict the frame.
 
         Args:
@@ -178,7 +178,7 @@ class InterCodec(nn.Module):
         mask = self.MaskGenerator(flow_hat, mc_frame)
         return Prediction(contexts, mc_frame, mask, mask * mc_frame)
 
-    def _warped(self, memory: Memory, flow_hat: Tensor, frame_type: int) -> Pyramid:
+    def _warped(self, memory: HybridMemory, flow_hat: Tensor, frame_type: int) -> Pyramid:
         """Features of the reference, each level displaced by the flow at its resolution."""
         if memory.ref_feature is None:
             feature = self.feature_adaptor_I(memory.frame)
@@ -186,7 +186,7 @@ class InterCodec(nn.Module):
             feature = self.feature_adaptor[frame_type](torch.cat((memory.ref_feature, memory.frame), 1))
         return warped(self.feature_extractor(feature), flow_hat)
 
-    def forward(self, coder: Coder, frame: Tensor | None, prediction: Prediction, memory: Memory,
+    def forward(self, coder: Coder, frame: Tensor | None, prediction: Prediction, memory: HybridMemory,
                 qp: int | Tensor) -> CodedResidual:
         """Code the residual of one frame.
 
@@ -213,7 +213,7 @@ class InterCodec(nn.Module):
         # The clamp belongs to the residual: so it is in the released system, in training too.
         return CodedResidual(residual.clamp(0, 1) + prediction.frame, feature if self.config.remembers else None, y_hat)
 
-    def _prior(self, hyper: Tensor, contexts: Pyramid, memory: Memory) -> Tensor:
+    def _prior(self, hyper: Tensor, contexts: Pyramid, memory: HybridMemory) -> Tensor:
         """Step, scale and mean of y, from hyper features, the coarsest context and the last latent."""
         known = torch.cat((self.temporal_prior_encoder(contexts[2]), hyper), 1)
         if memory.ref_y is None:
@@ -222,11 +222,19 @@ class InterCodec(nn.Module):
 
     def _code_y(self, coder: Coder, y: Tensor | None, scales: Tensor, means: Tensor) -> Tensor:
         if self.config.no_context:
-            return code_latent(coder, y, scales, means, self.gaussian_conditional, "ry")
-        positions = passes(INTER_SCHEDULE, means.shape[1], tuple(means.shape[-2:]), means.device)
-        return code_latent_in_passes(coder, y, scales, means, positions,
+            return code_latent(coder, y, scales, means, self.y_model, "ry")
+        return code_latent_in_passes(coder, y, scales, means, self.passes(tuple(means.shape[-2:]), means.device),
                                      lambda _, y_hat: self.context_model(y_hat, scales, means),
-                                     self.context_model.gaussian_conditional, "ry")
+                                     self.y_model, "ry")
+
+    def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
+        """Flat positions of each pass into a y of height and width `size`."""
+        return passes(INTER_SCHEDULE, self.config.g_ch_16x, size, device)
+
+    @property
+    def y_model(self) -> GaussianModel:
+        """The distribution of y."""
+        return self.gaussian_conditional if self.config.no_context else self.context_model.gaussian_conditional
 
     def _gain(self, name: str, qp: int | Tensor) -> Tensor | None:
         return getattr(self, name)[qp] if self.config.variable_rate else None

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from models.entropy.coder import Coder
 from models.entropy.likelihood import FactorizedPrior, GaussianModel
 from models.hytip.config import MotionConfig
+from models.hytip.memory import HybridMemory
 from models.latent import code_hyper, code_latent, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, leaky, subpel
 from models.layers.functional import at_least, crop
-from models.memory import Memory
 
 Conditions = tuple[Tensor, Tensor] | None
 """Features at 1/4 and 1/8 of the remembered motion, or None in the first P-frame after an I-frame."""
@@ -140,7 +140,7 @@ class MotionCodec(nn.Module):
         if config.remembers_feature and (config.add_fg or config.implicit_channel != config.channel_mv):
             self.feature_generator = conv(config.channel_mv, config.implicit_channel)
 
-    def forward(self, coder: Coder, flow: Tensor | None, memory: Memory, qp: int | Tensor) -> CodedMotion:
+    def forward(self, coder: Coder, flow: Tensor | None, memory: HybridMemory, qp: int | Tensor) -> CodedMotion:
         """Code one flow.
 
         Args:
@@ -166,10 +166,10 @@ class MotionCodec(nn.Module):
             flow_hat = torch.zeros_like(flow_hat)
         return CodedMotion(flow_hat, feature, y_hat)
 
-    def _conditions(self, memory: Memory) -> Conditions:
-        return None if memory.flow is None else self.feature_extractor(memory.flow, memory.ref_mv_feature)
+    def _conditions(self, memory: HybridMemory) -> Conditions:
+        return None if memory.after_intra else self.feature_extractor(memory.flow, memory.ref_mv_feature)
 
-    def _prior(self, hyper: Tensor, memory: Memory) -> Tensor:
+    def _prior(self, hyper: Tensor, memory: HybridMemory) -> Tensor:
         """Step, scale and mean of y, from the hyper features and what is remembered."""
         if self.config.remembers_latent:
             first, later = self.temp_prior_fusion_adaptor_0, self.temp_prior_fusion_adaptor_1
@@ -177,7 +177,7 @@ class MotionCodec(nn.Module):
         else:
             first, later = self.mv_y_prior_fusion_adaptor_temp_0, self.mv_y_prior_fusion_adaptor_temp_1
             fusion = self.PA
-        if memory.flow is None:
+        if memory.after_intra:
             return fusion(first(hyper))
         known = [hyper, memory.ref_mv_y] if self.config.remembers_latent else [hyper]
         temporal = self.pred_prior(torch.cat((memory.frame, memory.flow), 1))

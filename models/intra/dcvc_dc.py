@@ -25,6 +25,9 @@ from models.spatial_prior import INTRA_SCHEDULE, passes
 RATES = 64
 """Number of rates between the first and the last trained anchor."""
 
+ANCHORS = 4
+"""Trained rates of a single-rate model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntraConfig:
@@ -92,7 +95,7 @@ class IntraCodec(nn.Module):
 
     def __init__(self, config: IntraConfig, interpolated: bool = True):
         super().__init__()
-        n = config.channel_N
+        n = self.y_channels = config.channel_N
         self.interpolated = interpolated
         self.q_basic_enc = nn.Parameter(torch.ones(1, config.g_ch_2x, 1, 1))
         self.q_scale_enc = nn.Parameter(torch.tensor((0.6, 0.9, 1.25, 1.8)).view(4, 1, 1, 1))
@@ -138,9 +141,13 @@ class IntraCodec(nn.Module):
             return self.y_spatial_prior(adaptors[n](torch.cat((y_hat, parameters), 1))).chunk(2, 1)
 
         y_hat = code_latent_in_passes(coder, None if y is None else y / step, scales, means,
-                                      passes(INTRA_SCHEDULE, means.shape[1], size, means.device),
+                                      self.passes(size, means.device),
                                       refine, self.y_model, "iy")
         return self.refine(self.dec(y_hat * step, self._gain(self.q_basic_dec, self.q_scale_dec, qp)))
+
+    def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
+        """Flat positions of each pass into a y of height and width `size`."""
+        return passes(INTRA_SCHEDULE, self.y_channels, size, device)
 
     def _gain(self, basic: Tensor, anchors: Tensor, qp: int | Tensor) -> Tensor:
         """Channel gains times the scalar of the rate: log-linear over 64 steps from the first to the last anchor."""

@@ -46,11 +46,13 @@ def halve_flow(flow: Tensor) -> Tensor:
     return F.interpolate(flow, scale_factor=0.5, mode="bilinear", align_corners=False) / 2
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Replicate the right and bottom borders until both sides are multiples of `multiple`."""
+def pad_to_multiple(x: Tensor, multiple: int, mode: str = "replicate") -> Tensor:
+    """Extend right and bottom until both sides are multiples of `multiple`: by the border, or by `zeros`."""
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
-    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+    if not (bottom or right):
+        return x
+    return F.pad(x, (0, right, 0, bottom), mode="constant" if mode == "zeros" else mode)
 
 
 def crop(x: Tensor, size: tuple[int, int]) -> Tensor:

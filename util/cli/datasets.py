@@ -7,7 +7,7 @@ from dataloader.open import open_source, video_options
 from dataloader.prepare import raw_source
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource
-from models.hytip.codec import HyTIP
+from models.codec import VideoCodec
 from util.arithmetic import Arithmetic
 from util.cli.setup import weights_path
 from util.evaluation.metrics import check_size
@@ -82,7 +82,7 @@ def _full(arguments: argparse.Namespace) -> str:
 
 
 def summarise(arguments: argparse.Namespace, rate_point: int, folder: Path, items: list[Item],
-              gops: list[list[Averages]], arithmetic: Arithmetic, model: HyTIP, metric: str, kind: str = "",
+              gops: list[list[Averages]], arithmetic: Arithmetic, model: VideoCodec, metric: str, kind: str = "",
               file_rates: list[float] | None = None) -> None:
     """Write summary and record of one rate point. A data set averages over all GOPs of its sequences.
 

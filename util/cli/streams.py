@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dataloader.open import VideoOptions, open_sink, open_source, video_options
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource
+from models.codec import Memory
 from models.entropy.stream import StreamError
-from models.memory import Memory
 from util.cli.datasets import (
     metric_names,
     open_sequence,
@@ -235,7 +235,7 @@ def _row(codec: Codec, arguments: argparse.Namespace, part: EncodedPart | Decode
     """Bytes as they are in the file; quality in float32, as in `--test`."""
     source = None if original is None else codec.arithmetic.frame(original).to(part.frame.dtype)
     bits = {name: 8.0 * size for name, size in part.sizes.items()}
-    return measure(part.number, source, memory, part.coded, bits, METRICS[metric_names(arguments)[0]],
+    return measure(part.number, part.header, source, memory, part.coded, bits, METRICS[metric_names(arguments)[0]],
                    size=tuple(part.frame.shape[-2:]))
 
 

@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from dataloader.sequences import Sequence
 from dataloader.source import FrameSource
+from models.codec import FrameHeader, VideoCodec
 from models.entropy.coder import Estimator
-from models.hytip.codec import HyTIP
 from util.arithmetic import Arithmetic
 from util.cli.datasets import metric_names, open_sequences, report_path, summarise
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
@@ -41,7 +41,7 @@ def run_test(arguments: argparse.Namespace) -> None:
         _write(arguments, model, arithmetic, items, [everything[i] for i in range(len(items))])
 
 
-def _evaluate(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmetic, sequence: Sequence,
+def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithmetic, sequence: Sequence,
               source: FrameSource) -> Rows:
     """Code one sequence, with a progress bar on a terminal and pictures where asked for."""
     names = metric_names(arguments)
@@ -52,7 +52,7 @@ def _evaluate(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmeti
     with ExitStack() as stack:
         observe = None
         if arguments.visualize:
-            observe = _painter(stack, arguments, sequence)
+            observe = _painter(stack, arguments, sequence, model)
         bar = stack.enter_context(tqdm(total=source.length, desc=sequence.name, unit="frame", disable=None))
         frames = evaluate(model, arithmetic, source, plans, metrics, arguments.align_factor,
                           BitMapper if arguments.visualize else Estimator, observe)
@@ -67,17 +67,18 @@ def _evaluate(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmeti
     return rows
 
 
-def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence) -> Observer:
+def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence, model: VideoCodec) -> Observer:
     """What writes the pictures of each frame and QP."""
     name = sequence.report_name(arguments.color_transform)
     painters = [stack.enter_context(Pictures(folder / "visualize" / name)) for folder in save_dirs(arguments)]
 
-    def observe(n: int, qp: int, original, coded, coder: BitMapper) -> None:
-        painters[qp](n + 1, original, coded, coder.bits_map(tuple(coded.frame.shape[-2:])))
+    def observe(n: int, qp: int, header: FrameHeader, original, coded, coder: BitMapper) -> None:
+        latents = model.latents(header.intra)
+        painters[qp](n + 1, original, coded, coder.bits_map(latents, tuple(coded.frame.shape[-2:])))
     return observe
 
 
-def _write(arguments: argparse.Namespace, model: HyTIP, arithmetic: Arithmetic,
+def _write(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithmetic,
            items: list[tuple[Sequence, FrameSource]], rows: list[Rows]) -> None:
     """Reports and summaries of every QP and metric."""
     names, folders = metric_names(arguments), save_dirs(arguments)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from models.memory import FrameHeader
+from models.codec import FrameHeader
 from util.errors import InputError
 
 MAGIC = b"HyT"
@@ -24,8 +24,6 @@ ALIGN_UNIT = 16
 MAX_SIDE = 1 << 20
 MAX_COLOR = 32
 FINGERPRINT_BYTES = 8
-INTRA_SECTIONS, INTER_SECTIONS = ("iz", "iy"), ("mz", "my", "rz", "ry")
-"""Section names of I- and P-frames, in coding order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ class Packet:
 
     Attributes:
         number: of the frame, from 0.
-        intra, qp, frame_type, forget_feature: as in `FrameHeader`.
+        intra, qp, frame_type, refresh: as in `FrameHeader`.
         sections: bytes by name, in coding order.
         symbols: checksum of the decoded symbols.
         pixels: checksum of the decoded frame, rounded to 8 bits (checksum.py).
@@ -106,13 +104,13 @@ class Packet:
     intra: bool
     qp: int
     frame_type: int = 0
-    forget_feature: bool = False
+    refresh: bool = False
     sections: Mapping[str, bytes]
     symbols: int
     pixels: int
 
     def header(self, size: tuple[int, int]) -> FrameHeader:
-        return FrameHeader(self.intra, self.qp, size, self.frame_type, self.forget_feature)
+        return FrameHeader(self.intra, self.qp, size, self.frame_type, self.refresh)
 
     def size(self) -> int:
         """Bytes of the whole packet."""
@@ -123,12 +121,11 @@ class Packet:
         return {name: len(data) + len(varint(len(data))) for name, data in self.sections.items()}
 
     def pack(self) -> bytes:
-        flags = self.intra | self.frame_type << 1 | self.forget_feature << 3
-        names = INTRA_SECTIONS if self.intra else INTER_SECTIONS
+        flags = self.intra | self.frame_type << 1 | self.refresh << 3
         data = b"".join((SYNC, bytes((flags, self.qp)), varint(self.number),
-                         *(varint(len(self.sections[name])) for name in names),
+                         *(varint(len(section)) for section in self.sections.values()),
                          struct.pack("<II", self.symbols, self.pixels),
-                         *(self.sections[name] for name in names)))
+                         *self.sections.values()))
         return data + crc_bytes(data)
 
 

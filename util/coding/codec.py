@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from config import load_config
+from models.entropy.likelihood import FactorizedPrior
 from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
 from models.hytip.codec import HyTIP
@@ -68,8 +69,8 @@ class Codec:
         self.arithmetic = arithmetic
         self.behind = int(arithmetic.device.type == "cuda")
         self.span: Span = nullcontext
-        self.tables = Tables.of({"iz": model.intra.bit_estimator_z, "mz": model.motion.bit_estimator_z_mv,
-                                 "rz": model.inter.bit_estimator_z})
+        self.tables = Tables.of({name: distribution for name, distribution in model.distributions().items()
+                                 if isinstance(distribution, FactorizedPrior)})
         identity = f"{fingerprint(model)} {_describe(model.config)}".encode()
         self.fingerprint = hashlib.sha256(identity).digest()[:FINGERPRINT_BYTES]
         self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}
@@ -119,7 +120,7 @@ class Codec:
         return (part.data for part in self.encode(frames, plan, **options))
 
     def encode(self, frames: Iterable[Tensor], plan: CodingPlan, *, portable: bool = False,
-               rate: Fraction | None = None, color: str = "", align: int = 16) -> Iterator[EncodedPart]:
+               rate: Fraction | None = None, color: str = "", align: int | None = None) -> Iterator[EncodedPart]:
         """The parts of the stream, each as soon as its frame (and `behind` more) has come: header, frames, end marker.
 
         Args:
@@ -127,7 +128,7 @@ class Codec:
             plan: frame types, rates and resets.
             portable: code in float64, so that other devices and instruction sets can decode.
             rate, color: frames per second and origin of the RGB, for the record.
-            align: frames are padded to multiples of it; a multiple of 16.
+            align: frames are padded to multiples of it; a multiple of the codec's grid, which is the default.
 
         Raises:
             InputError: no frame, one of another shape, or an option out of bounds.
@@ -137,7 +138,7 @@ class Codec:
         if first is None:
             raise InputError("there are no frames to compress; give at least one")
         device = self.arithmetic.device.type
-        header = StreamHeader(width=first.shape[-1], height=first.shape[-2], align=align,
+        header = StreamHeader(width=first.shape[-1], height=first.shape[-2], align=self._alignment(align),
                               arithmetic="float64" if portable else self.arithmetic.name,
                               device=device if device in DEVICES else "other", rate=rate, color=color,
                               gop=plan.gop, qp=plan.qp, intra_qp=plan.intra_qp,
@@ -156,6 +157,12 @@ class Codec:
         yield EncodedPart(header.pack())
         yield from in_order(started(), self.behind)
         yield EncodedPart(pack_end(count))
+
+    def _alignment(self, align: int | None) -> int:
+        own = self._networks["float32"].grid.align
+        if align is not None and align % own:
+            raise InputError(f"--align_factor {align} must be a multiple of {own}, the grid of this codec")
+        return align or own
 
     def decompress(self, file: BinaryIO, **options) -> Iterator[Tensor]:
         """The frames of a stream, uint8 (3, H, W), as the bytes come. Arguments and errors as in `decode`."""
@@ -187,7 +194,9 @@ class Codec:
         if header.tables != self.tables.checksum():
             raise StreamError(f"the probability tables differ (checksum {header.tables:08x}, here "
                               f"{self.tables.checksum():08x}); use the program version that wrote the stream")
-        height, width = (side + -side % 64 for side in header.aligned)
+        model = self._networks["float32"]
+        grid = max(latent.grid for intra in (True, False) for latent in model.latents(intra))
+        height, width = (side + -side % grid for side in header.aligned)
         if max_pixels is not None and height * width > max_pixels:
             raise StreamError(f"the stream's frames of {header.width}x{header.height} take {height * width} pixels "
                               f"with padding, more than {max_pixels}; if you trust it, raise --max_pixels")

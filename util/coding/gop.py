@@ -1,10 +1,11 @@
 """What is decided about each frame of a sequence before any is coded (SPEC section 8)."""
 from dataclasses import dataclass
 
-from models.hytip.inter import FRAME_TYPES
-from models.intra.dcvc_dc import RATES
-from models.memory import FrameHeader
+from models.codec import RATES, FrameHeader
 from util.errors import InputError
+
+FRAME_TYPES = 3
+"""Types of P-frames that a plan can tell apart; a codec of fewer takes the others as type 0."""
 
 ANCHOR_LEVELS = range(2, 6)
 """`--iframe_quality` of single-rate models: the quality levels of the four intra anchors."""
@@ -20,7 +21,7 @@ class CodingPlan:
         gop: frames from one I-frame to the next.
         index_map: frame type at each position of the rate group.
         rate_gop_size: length of the rate group.
-        reset_interval: ref_feature is forgotten where frame_in_gop % reset_interval == 1.
+        reset_interval: what the codec wants refreshed is forgotten where frame_in_gop % reset_interval == 1.
         scene_cuts: 0-based frames that are intra besides; the frame types keep counting from the GOP's first frame.
 
     Raises:
@@ -58,7 +59,7 @@ class CodingPlan:
             return FrameHeader(intra=True, qp=self.intra_qp, size=size)
         return FrameHeader(intra=False, qp=self.qp, size=size,
                            frame_type=self.index_map[position % self.rate_gop_size],
-                           forget_feature=position % self.reset_interval == 1)
+                           refresh=position % self.reset_interval == 1)
 
 
 def intra_rate_index(quality: int, variable_rate: bool) -> int:

@@ -14,8 +14,6 @@ from util.coding.bitstream import (
     DEVICES,
     END_FLAG,
     FINGERPRINT_BYTES,
-    INTER_SECTIONS,
-    INTRA_SECTIONS,
     MAGIC,
     MAX_COLOR,
     SYNC,
@@ -32,7 +30,7 @@ MAX_ATTEMPTS = 1000
 _CHUNK, _SCAN = 1 << 20, 1 << 12
 
 Bounds = Callable[[bool], Mapping[str, tuple[int, int]]]
-"""Whether intra -> by section name, the least and the most bytes it can have."""
+"""Whether intra -> by section name, in coding order, the least and the most bytes it can have."""
 
 
 class Damaged(StreamError):
@@ -179,11 +177,11 @@ class StreamReader:
             raise Damaged(f"frame flags {flags:#04x} are not allowed")
         return self._read_packet(bool(flags & 1), flags >> 1 & 3, bool(flags >> 3), bounds)
 
-    def _read_packet(self, intra: bool, frame_type: int, forget: bool, bounds: Bounds) -> Packet:
+    def _read_packet(self, intra: bool, frame_type: int, refresh: bool, bounds: Bounds) -> Packet:
         given = self._input
         qp, number = given.byte(), given.varint()
         allowed = bounds(intra)
-        lengths = {name: given.varint() for name in (INTRA_SECTIONS if intra else INTER_SECTIONS)}
+        lengths = {name: given.varint() for name in allowed}
         for name, length in lengths.items():
             least, most = allowed[name]
             if not least <= length <= most:
@@ -192,7 +190,7 @@ class StreamReader:
         symbols, pixels = struct.unpack("<II", given.read(8))
         sections = {name: given.read(length) for name, length in lengths.items()}
         given.crc()
-        return Packet(number=number, intra=intra, qp=qp, frame_type=frame_type, forget_feature=forget,
+        return Packet(number=number, intra=intra, qp=qp, frame_type=frame_type, refresh=refresh,
                       sections=sections, symbols=symbols, pixels=pixels)
 
     def resync(self) -> None:

@@ -7,14 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from models.codec import CodedFrame, FrameHeader, Memory, VideoCodec
 from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
 from models.entropy.transfer import Download, to_device
-from models.hytip.codec import HyTIP
-from models.layers.functional import crop, pad_to_multiple
-from models.memory import CodedFrame, FrameHeader, Memory
+from models.layers.functional import crop
 from util.arithmetic import Arithmetic
-from util.coding.bitstream import INTER_SECTIONS, INTRA_SECTIONS, Packet, StreamHeader
+from util.coding.bitstream import Packet, StreamHeader
 from util.coding.checksum import PixelChecksum
 from util.errors import InputError
 
@@ -31,8 +30,8 @@ class EncodedPart:
         number: of the frame, from 0; None without a frame, as is what follows.
         header: what was decided about it.
         frame: what a decoder will see, 1 3 H W in [0, 1], without padding.
-        coded: the same at the padded size, with prediction and memory.
-        sizes: bytes of each section with its length field, by name (iz, iy or mz, my, rz, ry).
+        coded: the same at the padded size, with views and memory.
+        sizes: bytes of each section with its length field, by name of the latent.
     """
     data: bytes
     number: int | None = None
@@ -90,7 +89,7 @@ class Session:
         span: around the work of "entropy", "transfer" and "checksum"; the rest is that of the networks.
     """
 
-    def __init__(self, network: HyTIP, tables: Tables, header: StreamHeader, device: torch.device,
+    def __init__(self, network: VideoCodec, tables: Tables, header: StreamHeader, device: torch.device,
                  span: Span = nullcontext):
         self._network, self._tables, self._header = network, tables, header
         self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
@@ -128,11 +127,11 @@ class Session:
         Raises:
             InputError: the model lacks the QP.
         """
-        self._check_qp(header.intra, header.qp)
+        header = self._understood(header)
         coder, download = StreamEncoder(self._tables, self._span), Download()
         with self._span("transfer"):
             pixels = to_device(pixels, self._arithmetic.device)
-        source = pad_to_multiple(self._arithmetic.frame(pixels), self._header.align)
+        source = self._network.grid.pad(self._arithmetic.frame(pixels), self._header.align)
         coded = self._network.code_frame(coder, source, self._memory, header)
         frame = self._crop(coded.frame)
         with self._span("checksum"):
@@ -145,7 +144,7 @@ class Session:
                         for name, data in coder.sections().items()}
             download.wait()
             packet = Packet(number=number, intra=header.intra, qp=header.qp, frame_type=header.frame_type,
-                            forget_feature=header.forget_feature, sections=sections, symbols=coder.checksum,
+                            refresh=header.refresh, sections=sections, symbols=coder.checksum,
                             pixels=_checksum_of(check))
             return EncodedPart(packet.pack(), number, header, frame, coded, packet.section_sizes())
         return finish
@@ -157,8 +156,7 @@ class Session:
         Raises:
             StreamError: anything is wrong; nothing is remembered of the frame then.
         """
-        self._check_qp(packet.intra, packet.qp)
-        header = packet.header(self._header.aligned)
+        header = self._understood(packet.header(self._header.aligned))
         coder = StreamDecoder(self._tables, packet.sections, self._span)
         try:
             coded = self._network.code_frame(coder, None, self._memory, header)
@@ -195,26 +193,19 @@ class Session:
                 "instruction sets or numbers of threads compute differently; decode where it was encoded, or encode "
                 "with --portable")
 
-    def _check_qp(self, intra: bool, qp: int) -> None:
-        rates = 4 if intra and not self._network.config.variable_rate else 64
-        if not 0 <= qp < rates:
-            raise InputError(f"QP {qp} is outside 0..{rates - 1}, the rates of this model's "
-                             f"{'I' if intra else 'P'}-frames")
+    def _understood(self, header: FrameHeader) -> FrameHeader:
+        try:
+            return self._network.understood(header)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def _section_bounds(self, intra: bool) -> dict[str, tuple[int, int]]:
-        config = self._network.config
-        height, width = (side // 16 for side in self._header.aligned)
-        if intra:
-            height, width = height + -height % 4, width + -width % 4                    # multiples of 64
-        z_size = -(-height // 4) * -(-width // 4)
-        channels = {"iy": config.intra.channel_N, "my": config.motion.channel_N, "ry": config.inter.g_ch_16x}
         bounds = {}
-        for name in INTRA_SECTIONS if intra else INTER_SECTIONS:
-            if name in channels:
-                least, symbols = 0, channels[name] * height * width
-            else:
+        for latent in self._network.latents(intra):
+            channels, height, width = latent.shape(self._header.aligned)
+            least = 0
+            if latent.name in self._tables.z:
                 # Even if each symbol of z is the likeliest one, a file holds this much, with a little slack.
-                tables = self._tables.z[name]
-                least, symbols = int(0.9 * z_size * tables.least_bits().sum() / 8), len(tables.first) * z_size
-            bounds[name] = least, MOST_BYTES_PER_SYMBOL * (symbols + 1)
+                least = int(0.9 * height * width * self._tables.z[latent.name].least_bits().sum() / 8)
+            bounds[latent.name] = least, MOST_BYTES_PER_SYMBOL * (channels * height * width + 1)
         return bounds

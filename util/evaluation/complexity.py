@@ -6,15 +6,15 @@ Matrix products of the attention are told apart: the released count leaves them 
 convolutions inside GDN (5.4 kMAC/pixel), which its hooks did not see; here they count.
 """
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from models.codec import FrameHeader, Memory, VideoCodec
 from models.entropy.coder import Recorder, Replayer
-from models.hytip.codec import HyTIP
-from models.memory import FrameHeader, Memory
 
 SIZE = (192, 384)
 
@@ -47,32 +47,66 @@ def _activation(*_, out_shape=None, **__) -> int:
     return 2 * math.prod(out_shape)
 
 
-def _count(run, model: nn.Module, mapping: dict) -> tuple[float, float, dict[str, float]]:
+class _Ledger:
+    """Whose operations a counter counts: of each network, by hooks around every module in it.
+
+    A network need not be called as a whole: each of its parts knows where it belongs.
+    """
+
+    def __init__(self, codec: VideoCodec, counter: FlopCounterMode):
+        self._counter, self._open, self._seen = counter, [], Counter()
+        self.parts: dict[str, Counter] = {name: Counter() for name, _ in codec.networks()}
+        self._hooks = []
+        for name, network in codec.networks():
+            for module in network.modules():
+                self._hooks += [module.register_forward_pre_hook(lambda *_, name=name: self._enter(name)),
+                                module.register_forward_hook(lambda *_: self._leave())]
+
+    def _settle(self) -> None:
+        """What was counted since the last call belongs to the innermost network."""
+        now = Counter(self._counter.get_flop_counts().get("Global", {}))
+        if self._open:
+            self.parts[self._open[-1]] += now - self._seen
+        self._seen = now
+
+    def _enter(self, name: str) -> None:
+        self._settle()
+        self._open.append(name)
+
+    def _leave(self) -> None:
+        self._settle()
+        self._open.pop()
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _count(run, codec: VideoCodec, mapping: dict) -> tuple[float, float, dict[str, float]]:
     """(all but matrix products, matrix products, all but matrix products per network), in kMAC per pixel."""
     # Where gradients are recorded there are no bands of rows (models/layers/bands.py), whose overlaps count twice.
     with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        run()
+        ledger = _Ledger(codec, counter)
+        try:
+            run()
+        finally:
+            ledger.close()
     scale = 1 / (2 * 1000 * SIZE[0] * SIZE[1])
-    counts = counter.get_flop_counts()
 
-    def sums(module: str) -> tuple[float, float]:
-        operations = counts.get(module, {})
+    def sums(operations: Mapping) -> tuple[float, float]:
         products = sum(value for operation, value in operations.items() if operation in PRODUCTS)
         return (sum(operations.values()) - products) * scale, products * scale
 
-    total, products = sums("Global")
-    parts = {name: sums(type(getattr(model, name)).__name__)[0] for name in ("motion_estimation", "motion")}
-    parts["inter"] = total - sum(parts.values())                # its prediction is no module call of its own
-    return total, products, parts
+    total, products = sums(counter.get_flop_counts().get("Global", {}))
+    return total, products, {name: sums(operations)[0] for name, operations in ledger.parts.items()}
 
 
 @torch.no_grad()
-def count_macs(model: HyTIP, decode: bool = False) -> Macs:
-    """Complexity of coding (or decoding) one conditional P-frame at 384x192. The model must be frozen."""
-    reference = next(model.parameters())
-    frames = torch.rand(3, 1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(reference)
+def count_macs(model: VideoCodec, decode: bool = False) -> Macs:
+    """Complexity of coding (or decoding) one P-frame at 384x192 with all memory there. The model must be frozen."""
+    frames = torch.rand(3, 1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
     memory = _memory_after_p_frame(model, frames)
-    header = FrameHeader(intra=False, qp=0, size=SIZE, frame_type=2)
+    header = FrameHeader(intra=False, qp=0, size=SIZE, frame_type=model.frame_types - 1)
     recorder = Recorder()
 
     def encode() -> None:
@@ -90,7 +124,7 @@ def count_macs(model: HyTIP, decode: bool = False) -> Macs:
     return Macs(convolutions, total, attention, parts)
 
 
-def _memory_after_p_frame(model: HyTIP, frames: torch.Tensor) -> Memory:
+def _memory_after_p_frame(model: VideoCodec, frames: torch.Tensor) -> Memory:
     memory = None
     for frame, intra in zip(frames[:2], (True, False)):
         header = FrameHeader(intra=intra, qp=0, size=tuple(frame.shape[-2:]))
@@ -98,16 +132,30 @@ def _memory_after_p_frame(model: HyTIP, frames: torch.Tensor) -> Memory:
     return memory
 
 
+class Buffer(NamedTuple):
+    """Values remembered per pixel between two P-frames, in full-resolution channels.
+
+    Attributes:
+        encoder, decoder: all told; a decoder may need less.
+        parts: of the decoder's, by name.
+    """
+    encoder: float
+    decoder: float
+    parts: dict[str, float]
+
+
 @torch.no_grad()
-def buffer_size(model: HyTIP) -> float:
-    """Values remembered per pixel between two P-frames, in full-resolution channels."""
-    reference = next(model.parameters())
-    return _memory_after_p_frame(model, torch.full((2, 1, 3, 64, 64), 0.5).to(reference)).buffer_size()
+def buffer_size(model: VideoCodec) -> Buffer:
+    """Of a model, from what it remembers."""
+    memory = _memory_after_p_frame(model, torch.full((2, 1, 3, *SIZE), 0.5).to(next(model.parameters())))
+    pixels = SIZE[0] * SIZE[1]
+    return Buffer(memory.buffer_size(), memory.buffer_size(decoder=True),
+                  {name: value.numel() / pixels for name, value in memory.tensors(decoder=True).items()})
 
 
-def parameters(model: HyTIP) -> dict[str, int]:
+def parameters(model: VideoCodec) -> dict[str, int]:
     """Parameters of each network."""
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in model.networks()}
 
 
 def describe_macs(macs: Macs, decode: bool) -> str:
@@ -119,12 +167,14 @@ def describe_macs(macs: Macs, decode: bool) -> str:
     return "\n".join(lines)
 
 
-def describe_size(model: HyTIP) -> str:
+def describe_size(model: VideoCodec) -> str:
     """For the terminal."""
-    sizes = parameters(model)
-    without_intra = sum(value for name, value in sizes.items() if name != "intra")
+    sizes, buffer = parameters(model), buffer_size(model)
+    without_intra = sum(value for name, value in sizes.items() if name != model.intra_network)
     lines = ["parameters, in millions"]
     lines += [f"  {name:<20}{value / 1e6:10.3f}" for name, value in sizes.items()]
     lines += [f"  {'without intra':<20}{without_intra / 1e6:10.3f}",
-              f"buffer between P-frames: {buffer_size(model):.3f} full-resolution channels"]
+              f"buffer between P-frames: {buffer.encoder:.3f} full-resolution channels"]
+    if buffer.decoder != buffer.encoder:
+        lines.append(f"  of which a decoder needs {buffer.decoder:.3f}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataloader.sequences import Sequence
 from dataloader.source import FrameSource
-from models.hytip.codec import HyTIP
+from models.codec import VideoCodec
 from util.arithmetic import Arithmetic
 from util.checkpoint import fingerprint
 from util.files import atomic_path
@@ -19,7 +19,7 @@ from util.files import atomic_path
 PACKAGES = ("torch", "torchvision", "compressai", "numpy", "pytorch-msssim", "pillow")
 
 
-def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmetic, model: HyTIP,
+def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmetic, model: VideoCodec,
                  weights: Path, items: List[tuple[Sequence, FrameSource | None]], rate_point: int, metric: str,
                  bits: str) -> None:
     """Write the record of one rate point of a run.

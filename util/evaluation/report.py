@@ -32,15 +32,25 @@ class PFrameParts(NamedTuple):
     """What a report says of a P-frame besides.
 
     Attributes:
-        mc, warped: quality of the motion-compensated frame and of the warped reference; None without a source.
-        my, mz, ry, rz: bits per pixel of motion and residual latents and their hyper latents.
+        mc, warped: quality of the motion-compensated frame and of the warped reference; None without a source, or
+            where the codec has no such thing.
+        my, mz, ry, rz: bits per pixel of motion and residual latents and their hyper latents; None likewise.
     """
     mc: float | None
     warped: float | None
-    my: float
-    mz: float
-    ry: float
-    rz: float
+    my: float | None
+    mz: float | None
+    ry: float | None
+    rz: float | None
+
+    @property
+    def motion(self) -> float | None:
+        """Bits per pixel of motion."""
+        return None if self.my is None else self.my + self.mz
+
+    @property
+    def residual(self) -> float | None:
+        return None if self.ry is None else self.ry + self.rz
 
 
 class Averages(NamedTuple):
@@ -61,11 +71,11 @@ def average_gop(rows: Sequence[FrameResult]) -> Averages:
     return Averages(
         quality=_mean(row.quality for row in rows),
         rate=_mean(row.rate for row in rows),
-        motion_rate=_mean(p.my + p.mz for p, _ in parts),
+        motion_rate=_mean(p.motion for p, _ in parts),
         mc=_mean(p.mc for p, _ in parts),
         warped=_mean(p.warped for p, _ in parts),
-        motion_ratio=_mean((p.my + p.mz) / rate for p, rate in parts),
-        residual_ratio=_mean((p.ry + p.rz) / rate for p, rate in parts))
+        motion_ratio=_mean(p.motion / rate for p, rate in parts if p.motion is not None),
+        residual_ratio=_mean(p.residual / rate for p, rate in parts if p.residual is not None))
 
 
 def average(gops: Iterable[Averages], file_rate: float | None = None) -> Averages:

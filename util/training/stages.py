@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.codec import FrameHeader
 from models.entropy.training import Noise, TrainingEstimator, round_straight_through
 from models.hytip.codec import HyTIP
+from models.hytip.memory import HybridMemory
 from models.layers.functional import crop, pad_to_multiple, warp
-from models.memory import FrameHeader, Memory
 from util.training.losses import Distortion, Terms
 
 STAGES = ("1Pframe", "2Pframes", "trainmc", "fullgop", "intra", "flow")
@@ -102,7 +103,7 @@ class ClipCoder:
         if self.plan.mode == "motion":
             code = self._code_motion
         frames = clips.frames.unbind(1)[:self.plan.p_frames + 1]
-        memory = Memory(frames[0]) if self.plan.stage == "trainmc" else Memory(self._code_intra(frames[0], clips.qp))
+        memory = HybridMemory(frames[0] if self.plan.stage == "trainmc" else self._code_intra(frames[0], clips.qp))
         results = []
         for position, frame in enumerate(frames[1:], start=1):
             terms, memory = code(frame, self._detached(memory), clips, position)
@@ -137,14 +138,15 @@ class ClipCoder:
             total = total + self.distortion(warp(reference, flow), frame)
         return {**terms, "flow_distortion": total / FLOW_SCALES}
 
-    def _detached(self, memory: Memory) -> Memory:
+    def _detached(self, memory: HybridMemory) -> HybridMemory:
         if self.plan.detach_frame:
             memory = replace(memory, frame=memory.frame.detach())
         if self.plan.detach_flow and memory.flow is not None:
             memory = replace(memory, flow=memory.flow.detach())
         return memory
 
-    def _code_motion(self, frame: Tensor, memory: Memory, clips: Clips, position: int) -> tuple[Terms, Memory]:
+    def _code_motion(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
+                   ) -> tuple[Terms, HybridMemory]:
         coder = TrainingEstimator(clips.noise, self.quantise)
         flow = self.model.motion_estimation(frame, memory.frame)
         motion = self.model.motion(coder, flow, memory, clips.qp)
@@ -152,7 +154,8 @@ class ClipCoder:
         self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, motion.flow_hat))
         return terms, self._remember_motion(frame, motion)
 
-    def _code_contexts(self, frame: Tensor, memory: Memory, clips: Clips, position: int) -> tuple[Terms, Memory]:
+    def _code_contexts(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
+                   ) -> tuple[Terms, HybridMemory]:
         coder = TrainingEstimator(clips.noise, self.quantise)
         flow = self.model.motion_estimation(frame, memory.frame)
         motion = self.model.motion(coder, flow, memory, clips.qp)
@@ -161,26 +164,28 @@ class ClipCoder:
         terms = {f"mc_distortion{i}": self.distortion(x, frame) for i, x in enumerate(made)}
         return terms, self._remember_motion(frame, motion)
 
-    def _code_whole(self, frame: Tensor, memory: Memory, clips: Clips, position: int) -> tuple[Terms, Memory]:
+    def _code_whole(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
+                   ) -> tuple[Terms, HybridMemory]:
         coder = TrainingEstimator(clips.noise, self.quantise)
         header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
                              frame_type=self._frame_type(position))
         coded = self.model.code_frame(coder, frame, memory, header)
         terms = self._rates(coder, frame)
-        self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, coded.flow_hat))
-        self._measure(terms, "mc_distortion", frame, lambda: coded.prediction.mc_frame)
+        self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, coded.views["decoded_flow"]))
+        self._measure(terms, "mc_distortion", frame, lambda: coded.views["mc"])
         self._measure(terms, "distortion", frame, lambda: coded.frame)
         with torch.no_grad():
-            terms["motion_mse"] = (coded.flow_hat.float() - coded.flow.float()).square().flatten(1).mean(1)
+            error = coded.views["decoded_flow"].float() - coded.views["flow"].float()
+            terms["motion_mse"] = error.square().flatten(1).mean(1)
         if self.feature_head is not None:
             self._measure(terms, "feature_frame_distortion", frame,
                           lambda: self.feature_head(coded.memory.ref_feature.float()))
         return terms, coded.memory
 
-    def _remember_motion(self, frame: Tensor, motion) -> Memory:
+    def _remember_motion(self, frame: Tensor, motion) -> HybridMemory:
         """The memory of a frame of which only the motion was coded; the reference becomes the original."""
         config = self.model.config.motion
-        return Memory(frame=frame, flow=motion.flow_hat,
+        return HybridMemory(frame=frame, flow=motion.flow_hat,
                       ref_mv_feature=motion.feature if config.remembers_feature else None,
                       ref_mv_y=motion.y_hat if config.remembers_latent else None)
 

@@ -13,10 +13,9 @@ from torchvision.utils import flow_to_image
 
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource, PngFolder
+from models.codec import CodedFrame, VideoCodec
 from models.entropy.coder import Estimator
-from models.hytip.codec import HyTIP
-from models.layers.functional import crop, pad_to_multiple
-from models.memory import CodedFrame
+from models.layers.functional import crop
 from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.metrics import METRICS, check_size
@@ -55,7 +54,7 @@ class Validation:
         self.distortion = Distortion(ssim)
         self.metric = METRICS["MS-SSIM" if ssim else "PSNR"]
 
-    def run(self, codec: HyTIP, team: Team, intra: bool = False) -> tuple[list[dict], float, dict[str, Tensor]]:
+    def run(self, codec: VideoCodec, team: Team, intra: bool = False) -> tuple[list[dict], float, dict[str, Tensor]]:
         """Rows of sequence, QP, loss, rate and quality; their mean loss; pictures of the first sequence.
 
         Args:
@@ -69,13 +68,13 @@ class Validation:
         codec.train()
         return rows, sum(row["loss"] for row in rows) / len(rows), pictures
 
-    def trial(self, codec: HyTIP, team: Team) -> None:
+    def trial(self, codec: VideoCodec, team: Team) -> None:
         """Two frames of the first sequence, to find trouble before hours of training."""
         short = Validation(self.sequences[:1], self.points[:1], ssim=self.distortion.ssim, gop=2, align=self.align)
         short.run(codec, team)
 
     @torch.no_grad()
-    def _code(self, codec: HyTIP, team: Team, intra: bool, name: str, source: FrameSource) -> list[dict]:
+    def _code(self, codec: VideoCodec, team: Team, intra: bool, name: str, source: FrameSource) -> list[dict]:
         memories = [None] * len(self.points)
         totals = torch.zeros(len(self.points), 3, dtype=torch.float64)
         for n, pixels in enumerate(islice(source, 1 if intra else self.gop)):
@@ -92,13 +91,14 @@ class Validation:
         return [{"sequence": name, "QP": point.label, "loss": loss, "rate": rate, "quality": quality}
                 for point, (loss, rate, quality) in zip(self.points, means)]
 
-    def _code_frame(self, codec: HyTIP, original: Tensor, memory, point: RatePoint, n: int
+    def _code_frame(self, codec: VideoCodec, original: Tensor, memory, point: RatePoint, n: int
                     ) -> tuple[CodedFrame, Estimator]:
-        coder, frame = Estimator(), pad_to_multiple(original, self.align)
-        return codec.code_frame(coder, frame, memory, point.plan.header(n, tuple(frame.shape[-2:]))), coder
+        coder, frame = Estimator(), codec.grid.pad(original, self.align)
+        header = codec.understood(point.plan.header(n, tuple(frame.shape[-2:])))
+        return codec.code_frame(coder, frame, memory, header), coder
 
     @torch.no_grad()
-    def _picture(self, codec: HyTIP, team: Team) -> dict[str, Tensor]:
+    def _picture(self, codec: VideoCodec, team: Team) -> dict[str, Tensor]:
         """Flow, decoded flow, mask, prediction, residual and decoded frame of an early P-frame, 3 H W in [0, 1]."""
         _, source = self.sequences[0]
         memory, coded, original = None, None, None
@@ -106,16 +106,15 @@ class Validation:
             original = pixels.to(team.device).unsqueeze(0).float() / 255
             coded, _ = self._code_frame(codec, original, memory, self.points[-1], n)
             memory = coded.memory
-        if coded.prediction is None:
-            return {}
-        size = original.shape[-2:]
-        predicted = crop(coded.prediction.frame, size)
-        pictures = {"flow": flow_to_image(coded.flow)[0].float() / 255,
-                    "decoded_flow": flow_to_image(coded.flow_hat)[0].float() / 255,
-                    "prediction": predicted[0], "residual": (0.5 + (original - predicted) / 2)[0],
-                    "decoded_frame": crop(coded.frame, size)[0]}
-        if coded.prediction.mask is not None:
-            pictures["mask"] = crop(coded.prediction.mask, size)[0].expand(3, -1, -1)
+        views, size = coded.views, original.shape[-2:]
+        pictures = {"decoded_frame": crop(coded.frame, size)[0]}
+        pictures |= {name: flow_to_image(views[name])[0].float() / 255 for name in ("flow", "decoded_flow")
+                     if name in views}
+        if "prediction" in views:
+            predicted = crop(views["prediction"], size)
+            pictures |= {"prediction": predicted[0], "residual": (0.5 + (original - predicted) / 2)[0]}
+        if "mask" in views:
+            pictures["mask"] = crop(views["mask"], size)[0].expand(3, -1, -1)
         return {name: picture.clamp(0, 1).cpu() for name, picture in pictures.items()}
 
 
