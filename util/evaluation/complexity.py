@@ -19,7 +19,7 @@ from models.entropy.coder import Recorder, Replayer
 SIZE = (192, 384)
 
 aten = torch.ops.aten
-ACTIVATIONS = (aten.leaky_relu, aten.relu, aten.gelu, aten.sigmoid, aten._prelu_kernel)
+ACTIVATIONS = (aten.leaky_relu, aten.leaky_relu_, aten.relu, aten.relu_, aten.gelu, aten.sigmoid, aten._prelu_kernel)
 PRODUCTS = (aten.mm, aten.bmm, aten.addmm, aten.baddbmm)
 
 
