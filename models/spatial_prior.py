@@ -14,10 +14,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-Schedule = tuple[tuple[int, ...], ...]
+Schedule = tuple[tuple[int | tuple[int, ...], ...], ...]
+"""Per pass and channel group a class, or several."""
 
 INTRA_SCHEDULE: Schedule = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))
 INTER_SCHEDULE: Schedule = ((0,), (3,), (2,), (1,))
+DUAL_SCHEDULE: Schedule = (((0, 3), (1, 2)), ((1, 2), (0, 3)))
+"""The dual spatial prior of DCVC-HEM (section 3.2): two halves of the channels on a checkerboard."""
 
 
 @lru_cache(maxsize=32)
@@ -29,10 +32,13 @@ def passes(schedule: Schedule, channels: int, size: tuple[int, int], device: tor
     with torch.inference_mode(False):          # whatever mode asks first, training can use the tensors too
         rows = torch.arange(size[0]).view(1, -1, 1) % 2
         columns = torch.arange(size[1]).view(1, 1, -1) % 2
-        classes = (2 * rows + columns).expand(channels, *size)
+        classes = (2 * rows + columns)[0]
         groups = len(schedule[0])
         result = []
         for step in schedule:
-            owned = torch.tensor(step).repeat_interleave(channels // groups).view(-1, 1, 1)
-            result.append((classes == owned).flatten().nonzero().squeeze(1).to(device))
+            owned = torch.zeros(groups, 4, dtype=torch.bool)
+            for group, own in enumerate(step):
+                owned[group, own if isinstance(own, int) else list(own)] = True
+            planes = owned[:, classes].repeat_interleave(channels // groups, 0)
+            result.append(planes.flatten().nonzero().squeeze(1).to(device))
         return tuple(result)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config.fields import require
+from models.flow.pyramid import coarse_to_fine
 from models.layers.blocks import conv
-from models.layers.functional import crop, pad_to_multiple, warp
+from models.layers.functional import crop, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +54,6 @@ class MotionEstimation(nn.Module):
         pyramid = [pad_to_multiple(pair, 2 ** (len(self.Blocks) - 1))]
         for _ in self.Blocks[1:]:
             pyramid.insert(0, F.avg_pool2d(pyramid[0], 2))
-        flow = torch.zeros_like(pyramid[0][:, :2])
-        for level, block in zip(pyramid, self.Blocks):
-            size = level.shape[-2:]
-            if flow.shape[-2:] != size:
-                flow = 2 * F.interpolate(flow, size, mode="bilinear", align_corners=False)
-            current, reference = level.chunk(2, 1)
-            flow = flow + block(torch.cat((current, warp(reference, flow), flow), 1))
+        flow = coarse_to_fine([level.chunk(2, 1) for level in pyramid], self.Blocks)
         return crop(flow, pair.shape[-2:])
 

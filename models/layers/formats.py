@@ -60,12 +60,15 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def log_linear(anchors: Tensor, count: int) -> Tensor:
+def log_linear(anchors: Tensor, count: int, narrow: bool = False) -> Tensor:
     """Gains from the first to the last anchor with equal ratios, (count, ...) in the format of the anchors.
 
     Computed in float64 as numpy's linspace does, but on the device, so that the host does not wait for it.
+
+    Args:
+        narrow: take the logarithms in the format of the anchors.
     """
-    first, last = anchors[:1].double().log(), anchors[-1:].double().log()
+    first, last = (x.log().double() if narrow else x.double().log() for x in (anchors[:1], anchors[-1:]))
     steps = torch.arange(count - 1, dtype=torch.float64, device=anchors.device)
     steps = steps.view(-1, *[1] * (anchors.ndim - 1))
     return torch.cat((steps * ((last - first) / (count - 1)) + first, last)).exp().to(anchors.dtype)

@@ -1,4 +1,6 @@
-"""The three-scale U-shaped refinement network of the intra codec and of the frame generator."""
+"""The three-scale U-shaped refinement network of intra codecs and frame generators."""
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,20 +12,23 @@ class UNet(nn.Module):
 
     Args:
         inputs, outputs: channels at full resolution.
-        block: the kind of depth-wise block, `GateBlock` (intra) or `SumBlock` (inter).
+        block: makes a block of given inputs and outputs: `GateBlock` (intra) or `SumBlock` (inter) in HyTIP,
+            `SqueezeExciteBlock` in DCVC-HEM.
         widths: channels at 1/1, 1/2 and 1/4; (32, 64, 128) in the released models.
+        refine: makes a block of given channels for the coarsest scale; by default as `block` does.
 
     Height and width of the input must be multiples of 4.
     """
 
-    def __init__(self, inputs: int, outputs: int, block: type[nn.Module], widths: tuple[int, int, int]):
+    def __init__(self, inputs: int, outputs: int, block: Callable[[int, int], nn.Module],
+                 widths: tuple[int, int, int], refine: Callable[[int], nn.Module] | None = None):
         super().__init__()
         w1, w2, w3 = widths
         self.pool = nn.MaxPool2d(2)
         self.conv1 = block(inputs, w1)
         self.conv2 = block(w1, w2)
         self.conv3 = block(w2, w3)
-        self.context_refine = nn.Sequential(*(block(w3, w3) for _ in range(4)))
+        self.context_refine = nn.Sequential(*(refine(w3) if refine else block(w3, w3) for _ in range(4)))
         self.up3 = subpel(w3, w2, 1)
         self.up_conv3 = block(2 * w2, w2)
         self.up2 = subpel(w2, w1, 1)
