@@ -42,7 +42,7 @@ def run_options(tmp_path, configs, clips):
 def whole(path):
     """Everything in a checkpoint but its random states and times, as comparable values."""
     content = torch.load(path, weights_only=False)
-    progress = {key: value for key, value in content["training"].items() if key not in ("random", "seconds")}
+    progress = {key: value for key, value in content["training"].items() if key not in ("random", "seconds", "waited")}
     return content["state_dict"], content["optimizer"], progress
 
 
@@ -184,7 +184,8 @@ def test_bad_losses_are_skipped_and_counted(run_options, monkeypatch, capsys):
         return loss * {1: float("nan"), 2: 1e6}.get(len(calls), 1.0), terms
     monkeypatch.setattr(trainer.ClipLoss, "forward", forward)
     train(replace(run_options, end_epoch=1))
-    assert "skipped: loss nan (phase first, epoch 1, step 1); 1 steps skipped so far" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "skipped: loss nan, gradient norm nan (phase first, epoch 1, step 1); 1 steps skipped so far" in said
     row, = curve(run_options.results)
     assert (row["skipped"], row["samples"], row["updates"]) == ("2", "1", "3")
 

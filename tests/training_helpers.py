@@ -93,9 +93,10 @@ def free_port() -> int:
 
 
 def curve(results: Path, experiment: str = "HyTIP") -> list[dict[str, str]]:
-    """The rows of training.csv, without the time that they took."""
+    """The rows of training.csv, without what depends on time."""
     with (results / experiment / "training.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{key: value for key, value in row.items()
+                 if key not in ("seconds", "waited", "images_per_second")} for row in csv.DictReader(file)]
 
 
 def phase_file(path: Path, phases: dict[str, dict], **defaults) -> Path:

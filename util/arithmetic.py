@@ -1,5 +1,7 @@
 """The one place that chooses device, number format and determinism of a run."""
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -88,3 +90,14 @@ def choose_arithmetic(device: str = "auto", threads: int | None = None, precisio
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return Arithmetic(torch.device(device), getattr(torch, precision))
+
+
+@contextmanager
+def tf32_in_convolutions(allowed: bool) -> Iterator[None]:
+    """Inside the block, whether CUDA's float32 convolutions may take 10 bits of their 23; matrix products may not."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = allowed, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -133,7 +133,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0],
                        help="number format of the networks; a stream is decoded in the one it was made in")
     group.add_argument("--gpus", type=int, default=1, metavar="N", help="0 keeps --device auto on the CPU")
-    group.add_argument("-n", "--num_workers", type=int, default=0, metavar="N", help="loader processes in training")
+    group.add_argument("-n", "--num_workers", type=int, metavar="N",
+                       help="loader processes in training; default: the machine's cores on a GPU, none on a CPU")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads; results repeat at an equal number")
 
 

@@ -6,6 +6,7 @@
 """
 import random
 import re
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from torch.optim import Optimizer
 from util.checkpoint import read_file
 from util.errors import InputError
 from util.files import atomic_path
+from util.training.averaging import WeightAverage
 from util.training.network import TrainedNetwork, plain_name
 
 KEY = "training"
 """Where a file keeps the `Progress`."""
+
+AVERAGE = "average"
+"""Where, beside it, the state of a `WeightAverage`."""
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Progress:
         skipped_in_row: of these, the latest in a row.
         best: least validation loss.
         sums, samples: of each term over the epoch so far.
+        seconds, waited: that the epoch has taken so far, and of these, waiting for the loader.
         seed, recipe: what must not change between interruption and continuation.
     """
     phase: str = ""
@@ -47,6 +53,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     samples: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     seed: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
 
@@ -95,12 +102,25 @@ class Checkpoints:
         return newest
 
     def save(self, path: Path, network: TrainedNetwork, progress: Progress, optimizer: Optimizer, *,
-             epoch: int, loss: float = float("nan")) -> None:
-        """Write a file; its name appears when it is complete. The learning rate follows from phase and epoch."""
-        content = network.layout(epoch=epoch, loss=loss, optimizer=optimizer.state_dict())
-        content[KEY] = {**asdict(progress), "random": random_states()}
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+             epoch: int, loss: float = float("nan"), average: WeightAverage | None = None) -> None:
+        """Write a file; its name appears when it is complete. The learning rate follows from phase and epoch.
+
+        Args:
+            average: whose values are the weights of the file; those of the last step are kept for resuming.
+        """
+        kept = {**asdict(progress), "random": random_states()}
+        if average is not None:
+            kept[AVERAGE] = average.state()
+        with average.in_place() if average is not None else nullcontext():
+            content = network.layout(epoch=epoch, loss=loss, optimizer=optimizer.state_dict())
+            content[KEY] = kept
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+
+    def prune(self, keep: int | None) -> None:
+        """Remove the files of all epochs but the newest; None keeps them all."""
+        for epoch in self.epochs()[:-keep] if keep else ():
+            self.of_epoch(epoch).unlink(missing_ok=True)
 
 
 def read_progress(content: dict, path: Path) -> Progress:
@@ -111,10 +131,10 @@ def read_progress(content: dict, path: Path) -> Progress:
     """
     kept = content.get(KEY)
     fields = Progress.__dataclass_fields__
-    if not isinstance(kept, dict) or not fields.keys() <= kept.keys():
+    if not isinstance(kept, dict) or not {"phase", "epoch", "step", "recipe"} <= kept.keys():
         raise InputError(f"{path} holds weights but no training state, so it cannot be resumed; start from it with "
                          "another --restore")
-    return Progress(**{name: kept[name] for name in fields})
+    return Progress(**{name: kept[name] for name in fields if name in kept})
 
 
 def restore_network(network: TrainedNetwork, content: dict, path: Path) -> None:

@@ -1,7 +1,8 @@
 """The processes of a run: one, or those that torchrun started on one machine or many (NCCL on CUDA, gloo on CPU)."""
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import InputError
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: validation differs in length."""
@@ -67,20 +70,57 @@ class Team:
         dist.all_gather_object(values, value)
         return values
 
+    def led(self, question: Callable[[], T]) -> T:
+        """The leader's answer, on every process: file systems of several machines differ, and change meanwhile.
+
+        Raises:
+            InputError: the leader could not answer.
+        """
+        if self.processes == 1:
+            return question()
+        answer: list = [None]
+        if self.leads:
+            try:
+                answer = [question()]
+            except InputError as error:
+                answer = [error]
+        dist.broadcast_object_list(answer, src=0)
+        if isinstance(answer[0], InputError):
+            raise answer[0]
+        return answer[0]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.processes > 1:
             dist.barrier()
 
-    def share(self, module: nn.Module) -> nn.Module:
+    def share(self, module: nn.Module, *example: Tensor, static: bool = True) -> nn.Module:
         """The module with gradients averaged over the processes in backward.
 
-        Stages and `q_feature` leave parameters unused, hence the search for them.
+        Stages leave parameters without gradient, and so does `q_feature`: what gets none from the example is frozen,
+        or every process would have to search for it in every step.
+
+        Args:
+            example: arguments of the module, of which the first result is a loss.
+            static: every backward pass is alike and shares its gradients.
         """
         if self.processes == 1:
             return module
+        module(*example)[0].sum().backward()
+        for parameter in module.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, static_graph=static,
+                                       gradient_as_bucket_view=True)
+
+    def peak_memory(self) -> float | None:
+        """Most memory of the GPU that was in use since this was last asked, in GB; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated(self.device) / 1e9
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
 
     def leave(self) -> None:
         if self._started and dist.is_initialized():

@@ -8,27 +8,22 @@ import torch
 
 from dataloader.clips import ClipSet, find_clips
 from models.hytip.config import ModelConfig
-from util.checkpoint import load_model, read_file
+from util.arithmetic import tf32_in_convolutions
 from util.cli.setup import load_configs
 from util.coding.gop import intra_rate_index
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
-from util.shipped import MODELS
-from util.training.checkpoints import Checkpoints, Progress, read_progress, restore_network
+from util.training.checkpoints import Checkpoints
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
-from util.training.initial import DEFAULT_LAMBDAS, initialise
 from util.training.network import TrainedNetwork, with_feature_channel
-from util.training.options import TrainingOptions, add_arguments
-from util.training.rates import move_rates
+from util.training.options import DEFAULT_DATASET, TrainingOptions, add_arguments
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
-from util.training.starting_points import FROM_NOTHING, RULES, start_from_checkpoint, start_from_pretrained
+from util.training.start import start
 from util.training.trainer import Setup, Trainer
 from util.training.validation import make_validation
 
 __all__ = ["add_arguments", "run", "train"]
-
-DEFAULT_DATASET = "Vimeo-90k"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -54,7 +49,8 @@ def train(options: TrainingOptions) -> bool:
     team = Team("cpu" if options.device == "auto" and options.gpus == 0 else options.device)
     _settle_arithmetic(options, team)
     try:
-        return _run_schedule(options, team) if options.schedule else train_step(options, team)
+        with tf32_in_convolutions(options.tf32 == "on"):
+            return _run_schedule(options, team) if options.schedule else train_step(options, team)
     finally:
         team.leave()
 
@@ -114,10 +110,11 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
     _check_phases(options, phases, network)
     clips = _clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
-    progress, resumed = _start(options, phases[-1], network, checkpoints, team)
+    progress, resumed = start(options, phases[-1], network, checkpoints, team)
     counts = " or ".join(map(str, sorted({len(found.clips) for found in clips.values()})))
     team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
+    _report_idle(options, phases, team)
     validation = make_validation(options, config.variable_rate, anchor, team, phases[-1].lambdas)
     return Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
                    team).run()
@@ -131,6 +128,16 @@ def _clips_of(options: TrainingOptions, phases: tuple[Phase, ...]) -> dict[str, 
             found[phase.clips] = find_clips(options.train_dataset or DEFAULT_DATASET,
                                             options.train_data or options.data, phase.clips)
     return {phase.name: found[phase.clips] for phase in phases}
+
+
+def _report_idle(options: TrainingOptions, phases: tuple[Phase, ...], team: Team) -> None:
+    """Say so where batches are too small for all processes to have a share."""
+    for phase in phases:
+        batch = options.batch_size or phase.batch_size
+        if batch < team.processes:
+            team.say(f"phase {phase.name}: a batch of {batch} leaves {team.processes - batch} of {team.processes} "
+                     f"processes without a share, and what they code does not count; start {batch} processes, or give "
+                     f"--batch_size {team.processes} or more")
 
 
 def _intra_rate(options: TrainingOptions, config: ModelConfig) -> int:
@@ -163,82 +170,6 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
 
 
-def _start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
-           ) -> tuple[Progress, dict | None]:
-    """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
-    fresh = Progress(seed=options.seed, recipe=_recipe(options))
-    if options.restore in FROM_NOTHING:
-        initialise(network.codec, last.lambdas or DEFAULT_LAMBDAS)
-    if options.restore == "resume":
-        return _resume(options, network, checkpoints, team)
-    if options.restore == "HyTIP":
-        path = options.weights or (options.pretrained / MODELS["full"].weight_file(options.ssim).name
-                                   if options.model == "full" else MODELS[options.model].weight_file(options.ssim))
-        load_model(network.codec, path)
-        team.say(f"--restore HyTIP: all of {path}")
-    elif options.restore == "load_pretrained":
-        for line in start_from_pretrained(network, options.pretrained, options.ssim, options.from_scratch):
-            team.say(line)
-    elif options.restore == "scratch":
-        team.say(f"--restore scratch: random weights of seed {options.seed}")
-    else:
-        assert options.restore in RULES
-        for line in start_from_checkpoint(network, _source(options), options.restore):
-            team.say(line)
-    if options.rates_from:
-        if len(options.rates_from) != 2 or last.lambdas is None:
-            raise InputError(f"--rates_from {' '.join(map(str, options.rates_from))}: give the two lambdas, of QP 0 "
-                             f"and 63, that the rates have had; phase {last.name} needs `lambdas` of its own")
-        move_rates(network, options.rates_from, last.lambdas)
-        team.say(f"  rates   moved from lambda {options.rates_from} to {last.lambdas}")
-    if checkpoints.newest() is not None:
-        raise InputError(f"{checkpoints.folder} holds checkpoints already; go on with --restore resume, or choose "
-                         "another --experiment_name")
-    return fresh, None
-
-
-def _source(options: TrainingOptions) -> Path:
-    """The checkpoint that the step starts from."""
-    if options.restore_exp_key is None:
-        raise InputError(f"--restore {options.restore} needs --restore_exp_key NAME, the experiment of the previous "
-                         "step")
-    source = Checkpoints(options.results, options.restore_exp_key)
-    if options.restore_exp_epoch is None and source.epochs():
-        return source.of_epoch(source.epochs()[-1])
-    path = source.newest(options.restore_exp_epoch)
-    if path is None:
-        raise InputError(f"{source.folder} holds no checkpoint; check --restore_exp_key {options.restore_exp_key}")
-    return path
-
-
-def _resume(options: TrainingOptions, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
-            ) -> tuple[Progress, dict]:
-    source = Checkpoints(options.results, options.restore_exp_key) if options.restore_exp_key else checkpoints
-    path = source.newest(options.restore_exp_epoch)
-    if path is None:
-        raise InputError(f"{source.folder} holds no checkpoint to resume; start with another --restore")
-    content = read_file(path, "the interrupted run")
-    progress = read_progress(content, path)
-    restore_network(network, content, path)
-    now = {"seed": options.seed, **_recipe(options)}
-    then = {"seed": progress.seed, **progress.recipe}
-    changed = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
-    if changed:
-        team.say(f"warning: {', '.join(changed)} changed since {path} was written; the run goes on, but is not the "
-                 "one that was interrupted")
-    progress.seed, progress.recipe = options.seed, _recipe(options)
-    team.say(f"--restore resume: {path}, epoch {progress.epoch}, step {progress.step + 1}")
-    return progress, content
-
-
-def _recipe(options: TrainingOptions) -> dict:
-    """What decides the course of a run, besides the seed."""
-    names = ("quality_level", "ssim", "epoch_ratio", "batch_size", "crop_size", "amp", "FGOP_Inter_XtRNN")
-    return {"train_conf": Path(options.train_conf).name, "train_dataset": options.train_dataset or DEFAULT_DATASET,
-            **{name: getattr(options, name) for name in names},
-            "index_map_training": list(options.index_map_training), "frame_weight": list(options.frame_weight)}
-
-
 def _run_schedule(options: TrainingOptions, team: Team) -> bool:
     """Every step of the recipe from where it stands, each starting from the last or from the step that it names."""
     previous = None
@@ -248,14 +179,13 @@ def _run_schedule(options: TrainingOptions, team: Team) -> bool:
         phases = shortened(read_phases(own.train_conf), own.epoch_ratio)
         last = min(phases[-1].last_epoch, own.end_epoch or phases[-1].last_epoch)
         previous = own.experiment_name
-        if checkpoints.of_epoch(last).is_file():
+        if team.led(checkpoints.of_epoch(last).is_file):
             team.say(f"{step.name}: done, in {checkpoints.folder}")
             continue
-        if checkpoints.newest() is not None:
+        if team.led(checkpoints.newest) is not None:
             own = replace(own, restore="resume", restore_exp_key=None)
         team.say(f"{step.name}: {Path(own.train_conf).name} with {step.cond_motion_coder_conf} and "
                  f"{step.residual_coder_conf}")
-        team.wait()                                                # nobody writes before everybody has looked
         if not train_step(own, team):
             return False
     return True

@@ -10,6 +10,8 @@ from models.hytip.inter import FRAME_TYPES
 from util.errors import InputError
 from util.training.starting_points import RESTORES
 
+DEFAULT_DATASET = "Vimeo-90k"
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -23,6 +25,9 @@ class TrainingOptions:
         results: folder of the experiments.
         batch_size, epoch_ratio, end_epoch: shorten what the phases say.
         accumulate: micro-batches per optimizer step and process.
+        num_workers: loader processes; None: none on a CPU, the machine's cores on a GPU.
+        ema: decay of the average of the weights (averaging.py); 0 keeps none.
+        keep: checkpoints of epochs that stay, the newest; None: all.
         rates_from: lambdas of QP 0 and 63 that the starting point was trained with, where the phases' own are others.
         max_skipped: steps in a row without update after which the run gives up.
     """
@@ -65,9 +70,12 @@ class TrainingOptions:
     batch_size: int | None = None
     accumulate: int = 1
     crop_size: int = 256
-    num_workers: int = 0
+    num_workers: int | None = None
     seed: int = 0
+    ema: float = 0.0
+    keep: int | None = None
     amp: str = "off"
+    tf32: str = "on"
     channels_last: bool = False
     device: str = "auto"
     gpus: int = 1
@@ -105,12 +113,16 @@ class TrainingOptions:
     def check(self) -> None:
         """Bounds of single values."""
         for flag, least in (("accumulate", 1), ("crop_size", 16), ("num_workers", 0), ("max_skipped", 1),
-                            ("batch_size", 1), ("end_epoch", 1), ("rate_gop_size", 1), ("gop", 1), ("seed", 0)):
+                            ("batch_size", 1), ("end_epoch", 1), ("rate_gop_size", 1), ("gop", 1), ("seed", 0),
+                            ("keep", 1)):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise InputError(f"--{flag} {value} must be at least {least}")
         if self.crop_size % 16:
             raise InputError(f"--crop_size {self.crop_size} must be a multiple of 16, the codec's grid")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--ema {self.ema:g} is outside 0..1; 0.999 averages over about the last thousand steps, "
+                             "0 keeps no average")
         if self.restore not in RESTORES:
             raise InputError(f"--restore {self.restore} is unknown; choose from {', '.join(RESTORES)}")
         if self.train_dataset not in (None, *DATASETS):
@@ -190,6 +202,12 @@ def _add_run(add, default: TrainingOptions) -> None:
     add("--batch_size", type=int, metavar="N", help="instead of the phases' own")
     add("--accumulate", type=int, default=default.accumulate, metavar="N",
         help="split each process's part of a batch to fit a smaller card; the result stays the same")
+    add("--ema", type=float, default=default.ema, metavar="DECAY",
+        help="keep an exponential moving average of the weights, e.g. 0.999: it is what is validated, exported and "
+             "evaluated; default 0: none")
+    add("--keep", type=int, metavar="N", help="keep the checkpoints of the newest N epochs only; default: all")
+    add("--tf32", choices=["on", "off"], default=default.tf32,
+        help="let float32 convolutions of training take TF32 on CUDA, as PyTorch does; validation never does")
     add("--amp", choices=["off", "bfloat16"], default=default.amp, help="mixed precision")
     add("--channels_last", action="store_true", help="store activations channels-last: faster on CPUs")
     add("--seed", type=int, default=default.seed, metavar="N")

@@ -1,6 +1,7 @@
 """What a run leaves to look at: a progress bar, CSV files and TensorBoard. Nothing needs an account.
 
-    results/{experiment}/training.csv     a row per epoch: means of loss and terms
+    results/{experiment}/training.csv     a row per epoch: means of loss, terms and gradient norm, seconds in all and
+                                          waiting for the loader, images per second, GB of the GPU at most
                          validation.csv   a row per epoch, sequence and QP
                          tensorboard/     scalars of steps and epochs, images at validation
 """
@@ -33,9 +34,9 @@ class CsvLog:
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file)
-                        if set(self.columns) <= row.keys() and row["epoch"].isdigit() and int(row["epoch"]) < epoch]
+                        if (row.get("epoch") or "").isdigit() and int(row["epoch"]) < epoch]
         with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -47,7 +48,7 @@ class CsvLog:
 TRAINING_COLUMNS = ("epoch", "phase", "updates", "samples", "skipped", "seconds", "lr", "loss", "m_rate", "r_rate",
                     "rate", "warped_distortion", "mc_distortion", "distortion", "motion_mse",
                     "feature_frame_distortion", *(f"mc_distortion{i}" for i in range(4)), "i_rate", "flow_distortion",
-                    "flow_roughness")
+                    "flow_roughness", "gradient_norm", "waited", "images_per_second", "gpu_memory")
 VALIDATION_COLUMNS = ("epoch", "phase", "sequence", "QP", "loss", "rate", "quality")
 
 
@@ -72,12 +73,23 @@ class Records:
         if self.board is not None and progress.updates % STEP_INTERVAL == 0:
             self._scalars("step", values, progress.updates)
 
-    def epoch(self, progress: Progress, lr: float, means: Mapping[str, float]) -> None:
-        """One finished epoch."""
+    def epoch(self, progress: Progress, lr: float, means: Mapping[str, float], frames: int, memory: float | None
+              ) -> None:
+        """One finished epoch.
+
+        Args:
+            frames: of each clip.
+            memory: most that was in use on the GPU, in GB.
+        """
+        speed = progress.samples * frames / progress.seconds if progress.seconds else 0.0
         self.training.append({"epoch": progress.epoch, "phase": progress.phase, "updates": progress.updates,
                               "samples": progress.samples, "skipped": progress.skipped,
-                              "seconds": round(progress.seconds, 2), "lr": lr, **means})
-        self._scalars("epoch", {**means, "lr": lr, "skipped": progress.skipped}, progress.updates)
+                              "seconds": round(progress.seconds, 2), "lr": lr, **means,
+                              "waited": round(progress.waited, 2), "images_per_second": round(speed, 2),
+                              "gpu_memory": "" if memory is None else round(memory, 2)})
+        self._scalars("epoch", {**means, "lr": lr, "skipped": progress.skipped, "waited": progress.waited,
+                                "images_per_second": speed, **({} if memory is None else {"gpu_memory": memory})},
+                      progress.updates)
 
     def validated(self, progress: Progress, rows: list[Row], loss: float, pictures: Mapping[str, Tensor]) -> None:
         """One validation. Pictures are 3 H W in [0, 1]."""

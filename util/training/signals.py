@@ -1,8 +1,6 @@
 """SIGTERM and Ctrl-C: finish the step, save, leave."""
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Stopped(Exception):
@@ -14,7 +12,6 @@ class StopSignal:
 
     def __init__(self):
         self.received = False
-        self._at_once = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -28,23 +25,3 @@ class StopSignal:
 
     def _handle(self, *_) -> None:
         self.received = True
-        if self._at_once:
-            raise Stopped
-
-    @contextmanager
-    def at_once(self, alone: bool) -> Iterator[None]:
-        """While nothing can be lost: stop without waiting for the next step.
-
-        Args:
-            alone: whether there are no other processes, which would wait for this one in vain.
-
-        Raises:
-            Stopped: at a signal, now or before.
-        """
-        self._at_once = alone
-        if alone and self.received:
-            raise Stopped
-        try:
-            yield
-        finally:
-            self._at_once = False

@@ -24,9 +24,11 @@ class StepReport:
 
     Attributes:
         sums: the values that were handed over.
+        norm: of all gradients together, before they were clipped.
         taken: whether the parameters were changed.
     """
     sums: tuple[float, ...]
+    norm: float
     taken: bool
 
 
@@ -47,21 +49,23 @@ class OptimizerSteps:
     def take(self, loss: Tensor, sums: Tensor) -> None:
         """One step, or its omission, with the gradients that are there; they are gone afterwards.
 
+        A step is left out when a gradient is not finite: clipping would make NaN of an infinite one, and Adam would
+        never forget it.
+
         Args:
             loss: mean loss of the batch, a scalar on the device, equal on all processes.
             sums: float64 (n,), for the report.
         """
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        broken = torch.stack([gradient.sum().isnan() for gradient in gradients]).any()
-        usable = (loss <= HUGE_LOSS) & ~broken                        # False for NaN
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in self._parameters if parameter.grad is not None)
+        usable = (loss <= HUGE_LOSS) & norm.isfinite()                # False for NaN
         if self._clip_norm is None:
             nn.utils.clip_grad_value_(self._parameters, GRADIENT_BOUND)
         else:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+            nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         self.optimizer.found_inf = (~usable).float()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._send(torch.cat((sums.double(), usable.double().view(1))))
+        self._send(torch.cat((sums.double(), torch.stack((norm.double(), usable.double())))))
 
     def reports(self) -> Iterator[StepReport]:
         """Of the steps that the host is allowed to wait for, oldest first."""
@@ -87,5 +91,5 @@ class OptimizerSteps:
         values, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()
-        *sums, taken = values.tolist()
-        return StepReport(tuple(sums), bool(taken))
+        *sums, norm, taken = values.tolist()
+        return StepReport(tuple(sums), norm, bool(taken))

@@ -7,22 +7,22 @@ number changes nothing but rounding, and a run that is interrupted and resumed r
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample, collate
+from dataloader.clips import ClipRecipe, ClipSet, Sample
 from dataloader.sampling import EpochOrder, MicroBatch, Share
-from models.intra.dcvc_dc import RATES
 from util.errors import InputError
-from util.training.checkpoints import Checkpoints, Progress, restore_random_states
+from util.training.averaging import WeightAverage
+from util.training.checkpoints import AVERAGE, KEY, Checkpoints, Progress, restore_random_states
 from util.training.clip_loss import ClipLoss
 from util.training.distributed import Team
 from util.training.layout import use_channels_last
+from util.training.loading import batches, loader_workers, make_loader, report_corrupt
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
 from util.training.records import Records, progress_text
@@ -30,6 +30,10 @@ from util.training.schedule import Phase
 from util.training.signals import Stopped, StopSignal
 from util.training.steps import HUGE_LOSS, OptimizerSteps, StepReport
 from util.training.validation import Validation
+
+STOP, SAVE = "stop", "save"
+"""What a process may wish for. Wishes travel with the sums of a step, so that all processes grant them after the same
+step: one that saved or stopped alone would leave the others waiting."""
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Trainer:
         self.network = setup.network.to(team.device).train()
         if self.options.channels_last:
             use_channels_last(self.network)
+        self.average = WeightAverage(self.network, self.options.ema) if self.options.ema else None
         self.progress = setup.progress
         self.records = None
         self.stop = StopSignal()
@@ -69,7 +74,9 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end. Returns False when a signal stopped the run, which is then saved."""
         if self._resumed is not None:
-            restore_random_states(self._resumed["training"]["random"])
+            restore_random_states(self._resumed[KEY]["random"])
+            if self.average is not None and AVERAGE in self._resumed[KEY]:
+                self.average.restore(self._resumed[KEY][AVERAGE])
         if self.team.leads:
             _remove_leftovers(self.setup.checkpoints)
             self.records = Records(self.setup.checkpoints.folder.parent, self.progress.epoch, self.progress.updates)
@@ -82,7 +89,9 @@ class Trainer:
             self.team.wait()                                       # until the last file is there
             return True
         except Stopped:
-            return self._stopped()
+            self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.last}; "
+                          "--restore resume goes on from there")
+            return False
         finally:
             if self.records:
                 self.records.close()
@@ -105,8 +114,7 @@ class Trainer:
     def _begin(self, phase: Phase) -> None:
         """Choose the parameters; a new Adam, or the one of the interrupted run."""
         chosen = list(self.network.select(phase).values())
-        self.steps = OptimizerSteps(chosen, phase.lr, lag=1 if self.team.device.type == "cuda" else 0,
-                                    clip_norm=phase.clip_norm)
+        self.steps = OptimizerSteps(chosen, phase.lr, lag=lag_of(self.team.device), clip_norm=phase.clip_norm)
         if self._resumed is not None and self.progress.phase == phase.name:
             self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
@@ -117,9 +125,15 @@ class Trainer:
         loss = ClipLoss(self.network, plan, phase.loss(self.options.frame_weight), anchor=self.setup.anchor,
                         quality_level=self.options.quality_level, lambdas=phase.lambdas, ssim=self.options.ssim,
                         amp=(phase.amp or self.options.amp) == "bfloat16")
-        self.module = self.team.share(loss)
+        self.module = self.team.share(loss, *self._example(phase), static=self.options.accumulate == 1)
         self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
                       f"{sum(p.numel() for p in chosen):,} parameters")
+
+    def _example(self, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
+        """A clip of the shape that the phase trains on, as its loss takes it."""
+        side, device = phase.crop_size or self.options.crop_size, self.team.device
+        return (torch.zeros(1, phase.p_frames + 1, 3, side, side, dtype=torch.uint8, device=device),
+                *(torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2)))
 
     def _train_epoch(self, phase: Phase) -> None:
         """The rest of the current epoch.
@@ -135,11 +149,13 @@ class Trainer:
         steps = min(order.steps, 2) if self.options.debug else order.steps
         parts = [part for part in share.micro_batches(order, self.progress.step) if part.step < steps]
         recipe = ClipRecipe(phase.p_frames + 1, phase.crop_size or self.options.crop_size, phase.random_start)
+        loader = make_loader(clips, order, recipe, parts, loader_workers(self.options.num_workers, self.team.device),
+                             self.team.device)
         bar = tqdm(total=steps, initial=self.progress.step, desc=f"epoch {self.progress.epoch}/{phase.last_epoch}",
                    unit="step", disable=None if self.team.leads else True)
         started, sums = time.monotonic(), None
         with bar, torch.autograd.set_detect_anomaly(self.options.debug):
-            for part, batch in zip(parts, _samples(self._loader(clips, order, recipe, parts))):
+            for part, batch in zip(parts, batches(loader, self.progress)):
                 sums = self._accumulate(part, batch, len(order.batch(part.step)), sums)
                 if part.last:
                     now = time.monotonic()
@@ -147,24 +163,14 @@ class Trainer:
                     started = now
                     for group in self.steps.optimizer.param_groups:
                         group["lr"] = phase.lr_at(self.progress.epoch, part.step, steps)
-                    stopping = self._update(sums, bar)
+                    self._update(sums, bar)
                     sums = None
-                    if stopping:
-                        self._account(self.steps.drain(), bar)
-                        self._save_last()
-                        raise Stopped
-            self._account(self.steps.drain(), bar)
-
-    def _loader(self, clips: ClipSet, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch]) -> DataLoader:
-        workers = self.options.num_workers
-        return DataLoader(EpochClips(clips, order, recipe, RATES), collate_fn=collate,
-                          batch_sampler=[part.samples for part in parts], num_workers=workers,
-                          pin_memory=self.team.device.type == "cuda", prefetch_factor=4 if workers else None)
+            self._grant(self._account(self.steps.drain(), bar), bar)
 
     def _accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None
                     ) -> dict[str, Tensor]:
         """Gradients of one micro-batch, averaged over the whole batch, and the sums of its loss and terms."""
-        self._report_corrupt(batch.corrupt)
+        report_corrupt(batch.corrupt, self.setup.checkpoints.folder.parent)
         alone = self.team.processes == 1
         with nullcontext() if part.last or alone else self.module.no_sync():
             loss, terms = self.module(*(x.to(self.team.device, non_blocking=True)
@@ -175,29 +181,46 @@ class Trainer:
         found = {name: value.double().sum() * part.real for name, value in found.items()}
         return found if sums is None else {name: value + sums[name] for name, value in found.items()}
 
-    def _update(self, sums: dict[str, Tensor], bar: tqdm) -> bool:
-        """One optimizer step, or its omission; alike on all processes. Returns whether any of them is to stop.
+    def _update(self, sums: dict[str, Tensor], bar: tqdm) -> None:
+        """One optimizer step, or its omission; alike on all processes.
 
-        The host learns of it when it arrives (util/training/steps.py); nothing is saved before.
+        The host learns of it, and of wishes, when it arrives (util/training/steps.py); nothing is saved before.
+
+        Raises:
+            Stopped: as `_grant`.
         """
         self._names = sorted(sums)
-        stop = torch.full((), float(self.stop.received), dtype=torch.float64, device=self.team.device)
-        values = self.team.sum(torch.stack([*(sums[name] for name in self._names), stop]))
+        due = self.team.leads and time.monotonic() - self._saved_at >= 60 * self.options.save_minutes
+        wishes = [torch.full((), float(wish), dtype=torch.float64, device=self.team.device)
+                  for wish in (self.stop.received, due)]
+        values = self.team.sum(torch.stack([*(sums[name] for name in self._names), *wishes]))
         mean = values[self._names.index("loss")] / values[self._names.index("samples")]
         self.steps.take(mean, values)
-        stopping = self._account(self.steps.reports(), bar)
-        if self.records and not stopping and time.monotonic() - self._saved_at >= 60 * self.options.save_minutes:
-            self._account(self.steps.drain(), bar)
-            self._save_last()
-        return stopping
+        if self.average is not None:
+            self.average.update()
+        self._grant(self._account(self.steps.reports(), bar), bar)
 
-    def _account(self, reports: Iterable[StepReport], bar: tqdm) -> bool:
-        """Count and record steps. Returns whether any process is to stop."""
-        stopping, progress = False, self.progress
+    def _grant(self, wishes: set[str], bar: tqdm) -> None:
+        """Save, and stop, where any process wished it and all of them have learnt of it.
+
+        Raises:
+            Stopped: after everything was saved.
+        """
+        if not wishes:
+            return
+        wishes = wishes | self._account(self.steps.drain(), bar)
+        self._save_last()
+        if STOP in wishes:
+            raise Stopped
+
+    def _account(self, reports: Iterable[StepReport], bar: tqdm) -> set[str]:
+        """Count and record steps. Returns what any process wished at one of them."""
+        wishes, progress = set(), self.progress
         for report in reports:
-            *totals, stops = report.sums
+            *totals, stop, save = report.sums
             found = dict(zip(self._names, totals))
             samples = found.pop("samples")
+            found["gradient_norm"] = report.norm * samples
             means = {name: total / samples for name, total in found.items()}
             if report.taken:
                 progress.skipped_in_row = 0
@@ -205,88 +228,78 @@ class Trainer:
                 for name, total in found.items():
                     progress.sums[name] = progress.sums.get(name, 0.0) + total
             else:
-                self._skip(means["loss"])
+                self._skip(means)
             progress.step += 1
             progress.updates += 1
             bar.set_postfix_str(progress_text(self._means(), self.options.ssim), refresh=False)
             bar.update()
             if self.records:
                 self.records.step(progress, means)
-            stopping |= stops > 0
-        return stopping
+            wishes |= {name for name, value in ((STOP, stop), (SAVE, save)) if value > 0}
+        return wishes
 
-    def _skip(self, loss: float) -> None:
+    def _skip(self, means: Mapping[str, float]) -> None:
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_row += 1
         where = f"phase {progress.phase}, epoch {progress.epoch}, step {progress.step + 1}"
-        self.team.say(f"skipped: loss {loss:g} ({where}); {progress.skipped} steps skipped so far")
+        self.team.say(f"skipped: loss {means['loss']:g}, gradient norm {means['gradient_norm']:g} ({where}); "
+                      f"{progress.skipped} steps skipped so far")
         if progress.skipped_in_row >= self.options.max_skipped:
-            raise InputError(f"{progress.skipped_in_row} steps in a row had a loss that is NaN or above {HUGE_LOSS} "
-                             f"({where}); try a lower lr for the phase, --amp off, or go back to an earlier epoch with "
-                             "--restore resume --restore_exp_epoch N, and check the training data")
+            raise InputError(f"{progress.skipped_in_row} steps in a row had a loss that is NaN or above {HUGE_LOSS} or "
+                             f"an infinite gradient ({where}); try a lower lr for the phase, --amp off, or go back to "
+                             "an earlier epoch with --restore resume --restore_exp_epoch N, and check the training "
+                             "data")
 
     def _means(self) -> Mapping[str, float]:
         return {name: total / self.progress.samples for name, total in self.progress.sums.items()}
 
     def _finish_epoch(self, phase: Phase) -> None:
-        """Validate, record, save; the state then says that the next epoch begins."""
+        """Validate, record, save; the state then says that the next epoch begins.
+
+        Raises:
+            Stopped: by a signal during the validation; what was saved before it goes on with it.
+        """
         progress, loss, best = self.progress, math.nan, False
         if self.records:
-            self.records.epoch(progress, self.steps.optimizer.param_groups[0]["lr"], self._means())
+            self.records.epoch(progress, self.steps.optimizer.param_groups[0]["lr"], self._means(),
+                               phase.p_frames + 1, self.team.peak_memory())
         self.team.say(f"epoch {progress.epoch}: {progress_text(self._means(), self.options.ssim)}, {progress.samples} "
                       f"samples in {progress.seconds:.1f} s, {progress.skipped} steps skipped so far")
         if self.setup.validation and phase.validate:
             self._save_last()                                      # validation may take long
-            with self.stop.at_once(self.team.processes == 1):
-                rows, loss, pictures = self.setup.validation.run(self.network.codec, self.team, phase.stage == "intra")
-            best = loss < progress.best
-            progress.best = min(loss, progress.best)
+            with self._averaged():
+                rows, loss, pictures = self.setup.validation.run(self.network.codec, self.team,
+                                                                 phase.stage == "intra", self.stop)
+            best = loss < progress.best                            # False for NaN
+            progress.best = loss if best else progress.best
             if self.records:
                 self.records.validated(progress, rows, loss, pictures)
             self.team.say(f"  validation loss {loss:.4f}{', the best so far' if best else ''}")
         epoch = progress.epoch
         progress.epoch, progress.step = epoch + 1, 0
-        progress.sums, progress.samples, progress.seconds = {}, 0, 0.0
+        progress.sums, progress.samples, progress.seconds, progress.waited = {}, 0, 0.0, 0.0
         if self.team.leads:
             files = self.setup.checkpoints
             for path in (files.of_epoch(epoch), *([files.best] if best else [])):
-                files.save(path, self.network, progress, self.steps.optimizer, epoch=epoch, loss=loss)
-            self._saved_at = time.monotonic()
-
-    def _save_last(self) -> None:
-        if not self.team.leads:
-            return
-        self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.steps.optimizer,
-                                    epoch=self.progress.epoch)
+                files.save(path, self.network, progress, self.steps.optimizer, epoch=epoch, loss=loss,
+                           average=self.average)
+            files.prune(self.options.keep)
         self._saved_at = time.monotonic()
 
-    def _stopped(self) -> bool:
-        self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.last}; "
-                      "--restore resume goes on from there")
-        return False
+    def _averaged(self) -> AbstractContextManager:
+        return nullcontext() if self.average is None else self.average.in_place()
 
-    def _report_corrupt(self, messages: tuple[str, ...]) -> None:
-        """Report each corrupt clip once in the life of the experiment."""
-        if not messages:
-            return
-        path = self.setup.checkpoints.folder.parent / "corrupt_clips.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known = set(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else set()
-        for message in dict.fromkeys(messages):
-            if message not in known:
-                tqdm.write(f"skipped for good: clip {message}")
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(f"{message}\n")
+    def _save_last(self) -> None:
+        if self.team.leads:
+            self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.steps.optimizer,
+                                        epoch=self.progress.epoch, average=self.average)
+        self._saved_at = time.monotonic()
 
 
-def _samples(loader: DataLoader) -> Iterator[Sample]:
-    """The loader's batches; bad input found by a worker is bad input here."""
-    try:
-        yield from loader
-    except InputError as error:
-        message = str(error).strip().splitlines()[-1]
-        raise InputError(message.removeprefix("util.errors.InputError: ")) from None
+def lag_of(device: torch.device) -> int:
+    """Steps that the host may be behind: a GPU goes on while the report of its last step travels."""
+    return 1 if device.type == "cuda" else 0
 
 
 def _remove_leftovers(checkpoints: Checkpoints) -> None:

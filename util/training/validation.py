@@ -16,12 +16,14 @@ from dataloader.source import CenterCrop, FrameSource, PngFolder
 from models.codec import CodedFrame, VideoCodec
 from models.entropy.coder import Estimator
 from models.layers.functional import crop
+from util.arithmetic import tf32_in_convolutions
 from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.metrics import METRICS, check_size
 from util.training.distributed import Team
 from util.training.losses import PSNR_SCALE, Distortion
 from util.training.options import TrainingOptions
+from util.training.signals import Stopped, StopSignal
 
 VALIDATION_QPS = (0, 21, 42, 63)
 """Of the variable-rate steps."""
@@ -54,18 +56,32 @@ class Validation:
         self.distortion = Distortion(ssim)
         self.metric = METRICS["MS-SSIM" if ssim else "PSNR"]
 
-    def run(self, codec: VideoCodec, team: Team, intra: bool = False) -> tuple[list[dict], float, dict[str, Tensor]]:
+    def run(self, codec: VideoCodec, team: Team, intra: bool = False, stop: StopSignal | None = None
+            ) -> tuple[list[dict], float, dict[str, Tensor]]:
         """Rows of sequence, QP, loss, rate and quality; their mean loss; pictures of the first sequence.
+
+        Float32 means float32 here, whatever training takes for it: no TF32.
 
         Args:
             intra: of the I-frame instead of the P-frames.
+            stop: asked before each frame.
+
+        Raises:
+            Stopped: any process was to stop.
         """
         codec.eval()
-        own = [row for sequence in self.sequences[team.rank::team.processes]
-               for row in self._code(codec, team, intra, *sequence)]
-        rows = [row for part in team.gather(own) for row in part]
-        pictures = self._picture(codec, team) if team.leads and not intra else {}
-        codec.train()
+        try:
+            with tf32_in_convolutions(False):
+                own: list[dict] = []
+                for sequence in self.sequences[team.rank::team.processes]:
+                    own += self._code(codec, team, intra, stop, *sequence)
+                parts = team.gather((own, stop is not None and stop.received))
+                if any(stopped for _, stopped in parts):
+                    raise Stopped
+                pictures = self._picture(codec, team) if team.leads and not intra else {}
+        finally:
+            codec.train()
+        rows = [row for part, _ in parts for row in part]
         return rows, sum(row["loss"] for row in rows) / len(rows), pictures
 
     def trial(self, codec: VideoCodec, team: Team) -> None:
@@ -74,10 +90,13 @@ class Validation:
         short.run(codec, team)
 
     @torch.no_grad()
-    def _code(self, codec: VideoCodec, team: Team, intra: bool, name: str, source: FrameSource) -> list[dict]:
+    def _code(self, codec: VideoCodec, team: Team, intra: bool, stop: StopSignal | None, name: str, source: FrameSource
+              ) -> list[dict]:
         memories = [None] * len(self.points)
         totals = torch.zeros(len(self.points), 3, dtype=torch.float64)
         for n, pixels in enumerate(islice(source, 1 if intra else self.gop)):
+            if stop is not None and stop.received:
+                return []
             original = pixels.to(team.device).unsqueeze(0).float() / 255
             for i, point in enumerate(self.points):
                 coded, coder = self._code_frame(codec, original, memories[i], point, n)

@@ -1,0 +1,148 @@
+"""The moving average of the weights (`--ema`), what becomes of checkpoints, and what a run writes down."""
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training_runs import Killed, assert_same, dies_at, whole
+from torch import nn
+from training_helpers import curve, entries, options, phase_file, write_clips, write_tiny_configs
+
+from conftest import write_frames
+from seeded import seeded_video
+from util.errors import InputError
+from util.training import validation
+from util.training.averaging import WeightAverage
+from util.training.checkpoints import Checkpoints
+from util.training.export import export
+from util.training.main import train
+from util.training.steps import OptimizerSteps
+
+LOSS = {"R": "rate", "D": "distortion"}
+NAME = "Residual.module.net.q_encoder"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Configurations, clips and a data set to validate on."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_tiny_configs(folder / "configs")
+    write_clips(folder / "clips", count=4)
+    write_frames(folder / "valid" / "a", seeded_video(2, 64, 64, 5))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, shared):
+    """Two epochs of two steps, with an average."""
+    phases = {"p": {"end_epoch": 2, "stage": "1Pframe", "frozen_modules": ["MENet"], "loss_on": LOSS}}
+    return options(tmp_path, shared / "configs", train_data=shared / "clips", gop=2,
+                   train_conf=phase_file(tmp_path / "p.yml", phases), ema=0.5)
+
+
+def checkpoint(run, epoch: int | None = None):
+    files = Checkpoints(run.results, run.experiment_name)
+    return files.last if epoch is None else files.of_epoch(epoch)
+
+
+def test_the_average_of_three_steps():
+    """The first steps count more; within the block, and only there, the network has the averages."""
+    network = nn.Linear(1, 1, bias=False)
+    weight = network.weight
+    with torch.no_grad():
+        weight.fill_(0)
+        average = WeightAverage(network, 0.2)
+        expected = 0.0
+        for step, decay in enumerate((0.1, 2 / 11, 0.2)):
+            weight.fill_(step + 1)
+            average.update()
+            expected = decay * expected + (1 - decay) * (step + 1)
+    with pytest.raises(KeyError), average.in_place():
+        assert network.weight is weight and weight.item() == pytest.approx(expected)
+        raise KeyError
+    assert weight.item() == 3
+
+
+def test_a_checkpoint_holds_averages_and_resuming_does_not_start_from_them(run, monkeypatch):
+    """The file's weights are the average of the weights of all steps; killed and resumed, the run ends in the same
+    bits; without --ema it goes on from the weights of the last step."""
+    seen, original = [], WeightAverage.update
+    name, released = (f"{root}.recon_generation_net.recon_conv.weight" for root in ("codec.inter", "Residual.module.net"))
+
+    def update(self):
+        original(self)
+        seen.append(self._weights[self._names.index(name)].detach().clone())
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightAverage, "update", update)
+        train(run)
+    kept = torch.load(checkpoint(run, 2), weights_only=False)["training"]["average"]["weights"][name]
+    assert len(seen) == 4 and torch.equal(kept, seen[-1])
+    start = torch.load(checkpoint(run, 1), weights_only=False)["state_dict"][released]
+    expected = start.lerp(seen[2], 1 - 3 / 12).lerp(seen[3], 1 - 4 / 13)
+    torch.testing.assert_close(entries(checkpoint(run, 2))[released], expected)
+    assert not torch.equal(expected, seen[-1])
+
+    again = replace(run, experiment_name="again", save_minutes=0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dies_at(patch, OptimizerSteps, "take", 4)
+        train(again)
+    raw = torch.load(checkpoint(again), weights_only=False)
+    train(replace(again, restore="resume"))
+    for one, other in zip(whole(checkpoint(again, 2)), whole(checkpoint(run, 2))):
+        assert_same(one, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightAverage, "__init__", None)
+        without = replace(again, ema=0.0, restore="resume", restore_exp_key="again", experiment_name="without")
+        checkpoint(again).parent.joinpath("epoch=2.pth.tar").unlink()
+        torch.save(raw, checkpoint(again))
+        train(without)
+    assert torch.equal(entries(checkpoint(without, 2))[released], seen[-1])
+
+
+def test_the_average_is_validated_exported_and_gone_on_from(run, shared, monkeypatch):
+    seen, original = [], validation.Validation.run
+
+    def spy(self, codec, *args):
+        seen.append(codec.inter.q_encoder.detach().clone())
+        return original(self, codec, *args)
+    monkeypatch.setattr(validation.Validation, "run", spy)
+    run = replace(run, valid_data=shared / "valid", end_epoch=1)
+    train(run)
+    averaged = entries(checkpoint(run, 1))
+    assert torch.equal(seen[0], averaged[NAME])
+    best = run.results / "HyTIP/checkpoints/best.pth.tar"
+    assert torch.equal(entries(best)[NAME], averaged[NAME])
+    export(best, best.parent / "small.pth.tar")
+    assert torch.equal(entries(best.parent / "small.pth.tar")[NAME], averaged[NAME].half())
+    still = {"p": {"end_epoch": 1, "stage": "1Pframe", "frozen_modules": ["MENet", "CondMotion"], "loss_on": LOSS}}
+    train(replace(run, restore="same", restore_exp_key="HyTIP", experiment_name="next", ema=0.0,
+                  train_conf=phase_file(run.results / "still.yml", still)))
+    started = entries(run.results / "next/checkpoints/epoch=1.pth.tar")
+    name = "CondMotion.module.net.mv_q_encoder"
+    assert torch.equal(started[name], averaged[name]), "frozen, so as it started"
+
+
+def test_old_epochs_are_removed(run):
+    train(replace(run, keep=1))
+    assert Checkpoints(run.results, "HyTIP").epochs() == [2]
+    with pytest.raises(InputError, match="--keep 0 must be at least 1"):
+        replace(run, keep=0).check()
+    with pytest.raises(InputError, match="--ema 1 is outside 0..1"):
+        replace(run, ema=1.0).check()
+
+
+def test_what_is_written_down(run):
+    """Gradient norm, time and speed of every epoch; a curve of before these columns is kept and goes on."""
+    train(replace(run, end_epoch=1))
+    path = run.results / "HyTIP" / "training.csv"
+    row, = curve(run.results)
+    assert float(row["gradient_norm"]) > 0 and row["gpu_memory"] == ""
+    header, line = (text.split(",") for text in path.read_text().splitlines())
+    found = dict(zip(header, line))
+    assert 0 < float(found["waited"]) < float(found["seconds"])
+    assert float(found["images_per_second"]) == pytest.approx(4 * 2 / float(found["seconds"]), rel=0.05)
+    old = header.index("gradient_norm")
+    path.write_text("\n".join(",".join(cells[:old]) for cells in (header, line)) + "\n")
+    train(replace(run, restore="resume"))
+    first, second = curve(run.results)
+    assert first["loss"] == row["loss"] and first["gradient_norm"] == "" and float(second["gradient_norm"]) > 0
