@@ -66,7 +66,8 @@ def test_a_checkpoint_holds_averages_and_resuming_does_not_start_from_them(run, 
     """The file's weights are the average of the weights of all steps; killed and resumed, the run ends in the same
     bits; without --ema it goes on from the weights of the last step."""
     seen, original = [], WeightAverage.update
-    name, released = (f"{root}.recon_generation_net.recon_conv.weight" for root in ("codec.inter", "Residual.module.net"))
+    name = "codec.inter.recon_generation_net.recon_conv.weight"
+    released = name.replace("codec.inter", "Residual.module.net")
 
     def update(self):
         original(self)
