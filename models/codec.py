@@ -191,6 +191,12 @@ class VideoCodec(nn.Module):
         return f"{cls.roots[root]}.{rest}"
 
     @classmethod
+    def plain_roots(cls) -> dict[str, str]:
+        """The roots without the words that only wrap networks: the names of networks in files of phases."""
+        return {name: ".".join(word for word in root.split(".") if word not in ("module", "net"))
+                for name, root in cls.roots.items()}
+
+    @classmethod
     def is_dropped(cls, released: str) -> bool:
         """Whether an entry of a weight file is of no use to coding, by its released name."""
         return False

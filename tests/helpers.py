@@ -6,7 +6,6 @@ from config import load_config
 from models.hytip.codec import HyTIP
 from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from seeded import seeded_state
-from util.checkpoint import ROOTS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
@@ -57,7 +56,7 @@ def tiny_config(motion: str = "Motion", inter: str = "Inter") -> ModelConfig:
 def seeded_model(config: ModelConfig, salt: int = 0) -> HyTIP:
     """A model with weights seeded by their released names, frozen for evaluation."""
     model = HyTIP(config)
-    for name, root in ROOTS.items():
+    for name, root in HyTIP.plain_roots().items():
         network = getattr(model, name)
         network.load_state_dict(seeded_state(network.state_dict(), f"{root}.net.", salt))
     return model.eval().requires_grad_(False)

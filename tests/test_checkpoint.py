@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import seeded_model, tiny_config
+from models.catalogue import find_model
 from models.hytip.codec import HyTIP
 from util.checkpoint import fingerprint, load_model, read_file, released_layout, save_model
 from util.errors import InputError
@@ -135,7 +136,7 @@ def test_truncated_files(model, tmp_path, keep):
 def test_missing_file_says_where_to_get_it_and_where_to_put_it(model, tmp_path):
     with pytest.raises(InputError, match=r"PSNR-RGB.pth.tar are missing; get PSNR-RGB.pth.tar from the release page of "
                                          r"github.com/NYCU-MAPL/HyTIP and put it there"):
-        load_model(model, tmp_path / "PSNR-RGB.pth.tar")
+        load_model(model, tmp_path / "PSNR-RGB.pth.tar", find_model("hytip").origin)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 1}, {"state_dict": 3}, torch.ones(3)])

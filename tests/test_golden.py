@@ -16,7 +16,7 @@ from models.hytip.memory import HybridMemory as Memory
 from models.hytip.motion import MotionCodec
 from models.intra.dcvc_dc import IntraCodec
 from seeded import seeded_state, seeded_video
-from util.checkpoint import ROOTS
+from util.training.network import ROOTS
 
 DATA = Path(__file__).parent / "data"
 TENSORS, BITS = 1e-4, 1e-4          # largest absolute error of a tensor, relative error of bits

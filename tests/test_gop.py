@@ -40,7 +40,7 @@ def test_values_outside_their_bounds_are_refused(wrong, named):
 
 
 def test_intra_rate_of_single_rate_models():
-    assert [intra_rate_index(q, False) for q in (2, 3, 4, 5)] == [0, 1, 2, 3]
-    assert intra_rate_index(63, True) == 63
+    assert [intra_rate_index(q, 4) for q in (2, 3, 4, 5)] == [0, 1, 2, 3]
+    assert intra_rate_index(63, 64) == 63
     with pytest.raises(InputError, match="outside 2..5"):
-        intra_rate_index(63, False)
+        intra_rate_index(63, 4)

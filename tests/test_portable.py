@@ -117,8 +117,7 @@ from util.coding.bitstream import Packet, pack_end
 from util.coding.codec import Codec
 from util.errors import InputError
 tiny, device, weights, *streams = sys.argv[1:]
-codec = Codec.load(weights, motion=f"{tiny}/Motion.yml", inter=f"{tiny}/Inter.yml", intra=f"{tiny}/Intra.yml",
-                   motion_estimation=f"{tiny}/MENet.yml", device=device, threads=1)
+codec = Codec.load(f"{tiny}/hytip.yml", weights=weights, device=device, threads=1)
 for stream in streams:
     print("stream")
     try:

@@ -9,19 +9,21 @@ import pytest
 import torch
 from training_helpers import command, curve, options, write_tiny_configs
 
+from config import load_config
 from conftest import write_frames
-from helpers import ROOT, TINY, tiny_config
+from helpers import ROOT, TINY, full_config, tiny_config
 from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, IntraConfig, MotionConfig
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
-from util.checkpoint import ROOTS, fingerprint, load_model, released_layout
+from util.checkpoint import fingerprint, load_model, released_layout
+from util.chosen_model import configuration
 from util.cli.arguments import parse_arguments
-from util.cli.setup import load_configs, untrained_model, weights_path
+from util.cli.setup import untrained_model, weight_files
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.complexity import count_macs
-from util.shipped import MODELS
 from util.training.export import export, main
 from util.training.main import _options_of_step, train
 from util.training.network import TrainedNetwork
@@ -32,10 +34,14 @@ from util.training.starting_points import RULES
 SCHEDULE = TRAIN_CFG / "small" / "schedule.yml"
 
 
+def random_model(config):
+    torch.manual_seed(0)
+    return HyTIP(config)
+
+
 @pytest.fixture(scope="module")
 def small():
-    arguments = parse_arguments(["--test", "--model", "small"])
-    return untrained_model(load_configs(arguments)).eval().requires_grad_(False)
+    return untrained_model(parse_arguments(["--test", "--model", "small"])).eval().requires_grad_(False)
 
 
 def test_the_budget(small):
@@ -46,36 +52,40 @@ def test_the_budget(small):
 
 def test_the_architecture_is_that_of_the_full_model(small):
     """The same entries under the same names: only widths differ."""
-    full = HyTIP(load_configs(parse_arguments(["--test"])))
+    full = untrained_model(parse_arguments(["--test"]))
     adaptors = {name for name in small.state_dict().keys() ^ full.state_dict().keys() if ".adaptor." not in name}
     assert not adaptors
 
 
+def found(arguments):
+    return [path.resolve() for path in weight_files(arguments)]
+
+
 def test_the_flag_chooses_configurations_and_weights_together():
     given = parse_arguments(["--test", "--model", "small"])
-    assert given.residual_coder_conf == ROOT / "config" / "small" / "Inter.yml"
-    assert given.intra_coder_conf == ROOT / "config" / "small" / "Intra.yml"
-    assert weights_path(given) == ROOT / "models" / "small" / "PSNR-RGB.pth.tar"
-    assert parse_arguments(["--test"]).residual_coder_conf == ROOT / "config" / "Inter.yml"
-    assert weights_path(parse_arguments(["--test"])) == ROOT / "models" / "PSNR-RGB.pth.tar"
-    assert weights_path(parse_arguments(["--test", "--ssim"])) == ROOT / "models" / "MS-SSIM-RGB.pth.tar"
+    assert configuration(given).inter == load_config(ROOT / "config" / "small" / "Inter.yml", InterConfig)
+    assert configuration(given).intra == load_config(ROOT / "config" / "small" / "Intra.yml", IntraConfig)
+    assert found(given) == [ROOT / "models" / "small" / "PSNR-RGB.pth.tar"]
+    for words in ([], ["--model", "full"], ["--model", "hytip"]):
+        assert configuration(parse_arguments(["--test", *words])) == full_config()
+        assert found(parse_arguments(["--test", *words])) == [ROOT / "models" / "PSNR-RGB.pth.tar"]
+    assert found(parse_arguments(["--test", "--ssim"])) == [ROOT / "models" / "MS-SSIM-RGB.pth.tar"]
 
 
 def test_explicit_files_override_the_flag():
     given = parse_arguments(["--test", "--model", "small", "--residual_coder_conf", str(TINY / "Inter.yml"),
                              "--weights", "mine.pth.tar"])
-    assert given.residual_coder_conf == TINY / "Inter.yml" and weights_path(given) == Path("mine.pth.tar")
-    assert given.cond_motion_coder_conf == ROOT / "config" / "small" / "Motion.yml"
+    assert configuration(given).inter == load_config(TINY / "Inter.yml", InterConfig)
+    assert configuration(given).motion == load_config(ROOT / "config" / "small" / "Motion.yml", MotionConfig)
+    assert weight_files(given) == (Path("mine.pth.tar"),)
     assert TrainingOptions.from_namespace(given).residual_coder_conf == TINY / "Inter.yml"
 
 
 def test_what_there_is_not():
-    with pytest.raises(InputError, match="--model"):
-        parse_arguments(["--test", "--model", "medium"])
-    with pytest.raises(InputError, match="no MS-SSIM weights for small"):
-        weights_path(parse_arguments(["--test", "--model", "small", "--ssim"]))
-    with pytest.raises(InputError, match="model 'medium' is unknown; choose from full, small"):
-        Codec.load(model="medium")
+    with pytest.raises(InputError, match="--model small has weights for PSNR only"):
+        weight_files(parse_arguments(["--test", "--model", "small", "--ssim"]))
+    with pytest.raises(InputError, match="model 'medium' is unknown; choose from hytip, small"):
+        Codec.load("medium")
 
 
 def test_git_keeps_the_weights():
@@ -88,7 +98,7 @@ def test_git_keeps_the_weights():
 def exported(tmp_path_factory):
     """(the model before, the exported file)."""
     folder = tmp_path_factory.mktemp("export")
-    model = untrained_model(tiny_config())
+    model = random_model(tiny_config())
     content = released_layout(model, epoch=7, loss=1.5, optimizer={"state": {0: torch.ones(1000)}})
     torch.save({**content, "training": {"epoch": 8}}, folder / "last.pth.tar")
     export(folder / "last.pth.tar", folder / "new" / "small.pth.tar")
@@ -160,7 +170,7 @@ def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
     for name, step in steps.items():
         own = _options_of_step(TrainingOptions(experiment_name="s", schedule=SCHEDULE), step, "s_before")
         assert (own.restore_exp_key, own.seed) == ("s_gop", int(name == "full_again"))
-        configs[name] = load_configs(own)
+        configs[name] = configuration(own)
         names[name] = {key for key, _ in TrainedNetwork(configs[name]).entries()}
     full = configs["full"]
     assert configs["full_again"] == full
@@ -175,7 +185,7 @@ def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
 
 def test_without_motion_nothing_moves_and_streams_decode():
     config = tiny_config()
-    model = untrained_model(replace(config, motion=replace(config.motion, no_motion=True)))
+    model = random_model(replace(config, motion=replace(config.motion, no_motion=True)))
     codec = Codec(model.eval().requires_grad_(False), choose_arithmetic("cpu"))
     frames = [(frame * 255).byte() for frame in seeded_video(2, 64, 64, 3)]
     parts = list(codec.encode(frames, CodingPlan(qp=30, intra_qp=30)))
@@ -223,10 +233,5 @@ def test_the_intra_codec_stays_as_it_was_trained(trained):
         files = sorted((run.results / f"HyTIP_{step}" / "checkpoints").glob("epoch=*"))
         return torch.load(files[-1], weights_only=False)["state_dict"]
     intra, motion, last = map(of, ("lower_rates", "motion", "gop"))
-    assert all(torch.equal(intra[name], last[name]) for name in intra if name.startswith(ROOTS["intra"]))
+    assert all(torch.equal(intra[name], last[name]) for name in intra if name.startswith(HyTIP.roots["intra"]))
     assert not all(torch.equal(motion[name], last[name]) for name in motion if name.startswith("Residual"))
-
-
-def test_the_small_model_is_told_apart():
-    assert MODELS["small"].config_files().keys() == MODELS["full"].config_files().keys()
-    assert all(path.is_file() for model in MODELS.values() for path in model.config_files().values())

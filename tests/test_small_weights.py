@@ -4,16 +4,13 @@ import torch
 
 from dataloader.open import FirstFrames
 from dataloader.source import PngFolder
-from models.hytip.codec import HyTIP
+from models.catalogue import build_codec, find_model
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import load_model
-from util.cli.arguments import parse_arguments
-from util.cli.setup import load_configs
 from util.coding.gop import CodingPlan
 from util.demo import CLIP, QPS
 from util.evaluation.evaluate import evaluate
 from util.evaluation.metrics import METRICS
-from util.shipped import MODELS
 
 FRAMES = 32
 
@@ -21,8 +18,8 @@ FRAMES = 32
 @pytest.fixture(scope="module")
 def rows():
     """Per QP, the results of the GOP that the demo codes."""
-    model, arithmetic = HyTIP(load_configs(parse_arguments(["--test", "--model", "small"]))), choose_arithmetic("cpu")
-    load_model(model, MODELS["small"].weight_file())
+    model, arithmetic = build_codec(find_model("small")), choose_arithmetic("cpu")
+    load_model(model, find_model("small").weight_files())
     plans = [CodingPlan(qp=qp, intra_qp=qp, gop=FRAMES) for qp in QPS]
     coded = evaluate(arithmetic.place(model), arithmetic, FirstFrames(PngFolder(CLIP), FRAMES), plans,
                      [METRICS["PSNR"]], 16)
@@ -34,7 +31,7 @@ def mean(results, name):
 
 
 def test_the_file_is_small_and_in_half_precision():
-    path = MODELS["small"].weight_file()
+    path, = find_model("small").weight_files()
     assert path.stat().st_size < 8e6
     state = torch.load(path, weights_only=False)["state_dict"]
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}

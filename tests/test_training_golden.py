@@ -9,8 +9,8 @@ import torch
 from helpers import ROOT, full_config, seeded_model
 from models.entropy.training import no_noise
 from seeded import seeded_video
-from util.checkpoint import ROOTS
 from util.training.losses import PSNR_SCALE, Distortion, LossExpression
+from util.training.network import ROOTS
 from util.training.schedule import Phase
 from util.training.stages import ClipCoder, Clips
 

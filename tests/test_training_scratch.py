@@ -25,7 +25,7 @@ from models.intra.dcvc_dc import RATES, IntraCodec
 from models.layers.functional import warp
 from seeded import seeded_video
 from util.cli.arguments import parse_arguments
-from util.cli.setup import load_configs
+from util.cli.setup import untrained_model
 from util.errors import InputError
 from util.training.clip_loss import ClipLoss
 from util.training.initial import initialise
@@ -128,7 +128,7 @@ class WithoutResidual(Estimator):
 def small_codec(initial: bool = True, lambdas: tuple[float, float] = LAMBDAS) -> HyTIP:
     """The small model from nothing; without `initial` with PyTorch's own initial weights."""
     torch.manual_seed(0)
-    codec = HyTIP(load_configs(parse_arguments(["--test", "--model", "small"]))).eval()
+    codec = untrained_model(parse_arguments(["--test", "--model", "small"])).eval()
     if initial:
         initialise(codec, lambdas)
     return codec.requires_grad_(False)

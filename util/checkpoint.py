@@ -1,39 +1,26 @@
-"""Weight files: reading them safely, the map between this project's names and the released ones, writing them.
+"""Weight files: reading them safely and writing them. Which names they hold the codec says.
 
-Released layout: a dict with `epoch`, `state_dict`, `optimizer` and `loss`; its names have a root per network and
-`module` as second element, `Residual.module.net.q_encoder`. Bare files of single networks have flat names.
+Released layout: a dict with `epoch`, `state_dict`, `optimizer` and `loss`; its names begin with what the codec has for
+each network, such as `Residual.module.net.q_encoder`. Files of single parts have flat names.
 """
 import hashlib
 import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.codec import VideoCodec
 from util.errors import InputError
 from util.files import atomic_path
 
-ROOTS = {"intra": "if_model", "motion_estimation": "MENet", "motion": "CondMotion", "inter": "Residual"}
-"""Our name of each network -> root of its names in the released files."""
-
-RELEASE = "the release page of github.com/NYCU-MAPL/HyTIP"
+RELEASE = "the release page of its authors"
 
 State = dict[str, Tensor]
-
-
-def released_name(name: str) -> str:
-    """`inter.q_encoder` -> `Residual.module.net.q_encoder`."""
-    root, rest = name.split(".", 1)
-    return f"{ROOTS[root]}.module.net.{rest}"
-
-
-def is_dropped(name: str) -> bool:
-    """Entries of released files that evaluation has no use for: loss and pre-training heads."""
-    return (name.startswith(("criterion.", "feature_frame_generate."))
-            or (name.startswith("Residual.") and "mc_generate" in name.replace("mc_generator", "")))
 
 
 def _numpy_scalar_types() -> list:
@@ -75,25 +62,51 @@ def read_file(path: str | Path, origin: str = RELEASE) -> dict:
     return content
 
 
-def load_model(model: nn.Module, path: str | Path) -> None:
-    """Fill the whole model from a file in the released layout, strictly. Half precision becomes the model's float32.
+def load_model(codec: VideoCodec, paths: Path | Sequence[Path], origin: str = RELEASE) -> None:
+    """Fill the whole codec from weight files, strictly. Half precision becomes the model's float32.
+
+    Args:
+        paths: a file in the released layout, or several that together hold everything. A file of flat names holds
+            one part, the one that most of its names fit; a leading `module.` does not count.
 
     Raises:
         InputError: as `read_file`, and for a missing, unexpected or misshapen entry, which it names.
     """
-    content = read_file(path).get("state_dict")
-    if not isinstance(content, dict):
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    own = codec.state_dict()
+    wanted = {codec.released_name(name): name for name in own if not codec.is_dropped(codec.released_name(name))}
+    given: State = {}
+    for path in paths:
+        given |= _rooted(_entries(path, origin), wanted, {root.split(".")[0] for root in codec.roots.values()})
+    given = {name: value for name, value in given.items() if not codec.is_dropped(name)}
+    _check_entries(" and ".join(map(str, paths)), given, {released: own[name] for released, name in wanted.items()})
+    codec.load_state_dict({name: given[released] for released, name in wanted.items()}, strict=False)
+
+
+def _entries(path: Path, origin: str) -> State:
+    """The state dict of a file: under `state_dict` or `net`, or the file itself."""
+    content = read_file(path, origin)
+    for key in ("state_dict", "net"):
+        if isinstance(content.get(key), dict):
+            return content[key]
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"weights {path} have no state_dict; give a file in the released layout")
-    given = {name: value for name, value in content.items() if not is_dropped(name)}
-    own = model.state_dict()
-    wanted = {released_name(name): name for name in own if not is_dropped(released_name(name))}
-    _check_entries(path, given, {released: own[name] for released, name in wanted.items()})
-    model.load_state_dict({name: given[released] for released, name in wanted.items()}, strict=False)
+    return content
 
 
-def _check_entries(path: str | Path, given: State, wanted: State) -> None:
-    cure = "the file belongs to another architecture; choose matching --cond_motion_coder_conf, " \
-           "--residual_coder_conf and weights"
+def _rooted(entries: State, wanted: Mapping[str, str], files: set[str]) -> State:
+    """Flat names with the word of their file in front; whole files as they are."""
+    flat = {name.removeprefix("module."): value for name, value in entries.items()}
+    fits = {file: sum(f"{file}.{name}" in wanted for name in flat) for file in files}
+    best = max(files, key=fits.get)
+    if fits[best] <= sum(name in wanted for name in entries):
+        return dict(entries)
+    return {f"{best}.{name}": value for name, value in flat.items()}
+
+
+def _check_entries(path: str, given: State, wanted: State) -> None:
+    cure = "the file belongs to another architecture; choose the --model, its configuration and weights that belong " \
+           "together"
     for name in wanted:
         if name not in given:
             raise InputError(f"weights {path}: entry {name} is missing; {cure}")
@@ -106,24 +119,25 @@ def _check_entries(path: str | Path, given: State, wanted: State) -> None:
             raise InputError(f"weights {path}: entry {name} has shape {shape}, not {list(value.shape)}; {cure}")
 
 
-def released_layout(model: nn.Module, *, epoch: int = 0, loss: float = float("nan"), optimizer: dict | None = None
+def released_layout(codec: VideoCodec, *, epoch: int = 0, loss: float = float("nan"), optimizer: dict | None = None
                     ) -> dict:
-    """The model as a released file holds it."""
-    state = {released_name(name): value.detach().cpu() for name, value in model.state_dict().items()}
+    """The codec as a released file holds it."""
+    state = {codec.released_name(name): value.detach().cpu() for name, value in codec.state_dict().items()}
     return {"epoch": epoch, "state_dict": state, "optimizer": optimizer or {}, "loss": np.float64(loss)}
 
 
-def save_model(model: nn.Module, path: str | Path, **extra) -> None:
+def save_model(model: VideoCodec, path: str | Path, **extra) -> None:
     """Write the released layout; the name appears when the file is complete. `extra` as in `released_layout`."""
     with atomic_path(path) as temporary:
         torch.save(released_layout(model, **extra), temporary)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, number formats and values of what coding uses, as hexadecimal digits."""
+def fingerprint(model: VideoCodec) -> str:
+    """SHA-256 over released names, shapes, number formats and values of what coding uses, as hexadecimal digits."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if is_dropped(released_name(name)):
+    named = ((model.released_name(name), value) for name, value in model.state_dict().items())
+    for name, value in sorted(named, key=lambda entry: entry[0]):
+        if model.is_dropped(name):
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from dataloader.open import add_video_arguments
 from dataloader.sequences import COLORS
+from models.catalogue import DEFAULT, MODELS
 from models.intra.dcvc_dc import RATES
 from util.arithmetic import PRECISIONS
+from util.chosen_model import PART_FLAGS
 from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
 from util.evaluation.yuv import METRIC_NAMES
 from util.program import Parser
-from util.shipped import CONFIG_FLAGS, MODELS
 from util.training.options import add_arguments as add_training_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,9 +38,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         InputError: an unknown flag or a value outside its bounds.
     """
     arguments = build_parser().parse_args(argv)
-    for flag, path in MODELS[arguments.model].config_files().items():
-        if getattr(arguments, flag) is None:
-            setattr(arguments, flag, path)
     _check(arguments)
     return arguments
 
@@ -56,14 +54,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=list(MODELS), default="full",
-                       help="configurations and weights together: the paper's, or the small one of this repository")
-    for flag, stem in CONFIG_FLAGS.items():
-        group.add_argument(f"--{flag}", type=Path, metavar="YAML",
-                           help=f"instead of config/{stem}.yml (config/small/{stem}.yml with --model small)")
-    group.add_argument("--weights", type=Path, metavar="FILE",
-                       help="instead of models/PSNR-RGB.pth.tar (models/MS-SSIM-RGB.pth.tar with --ssim, "
-                            "models/small/PSNR-RGB.pth.tar with --model small)")
+    group.add_argument("--model", default=DEFAULT, metavar="NAME",
+                       help=f"configuration and weights: {', '.join(MODELS)}, or the file of a model, PATH.yml")
+    for flag, part in PART_FLAGS.items():
+        group.add_argument(f"--{flag}", type=Path, metavar="YAML", help=f"the model's part {part} from another file")
+    group.add_argument("--weights", type=Path, metavar="FILE", help="instead of the model's own")
+    group.add_argument("--intra_weights", type=Path, metavar="FILE",
+                       help="instead of the first of the model's own, where it has a file for I-frames")
     group.add_argument("--untrained", action="store_true", help="seeded random weights, to try the program")
     group.add_argument("--ssim", action="store_true", help="the model trained for, and quality measured in, MS-SSIM")
 

@@ -2,7 +2,7 @@
 import argparse
 from collections.abc import Callable
 
-from util.cli.setup import load_configs, settle_arithmetic, untrained_model
+from util.cli.setup import settle_arithmetic, untrained_model
 from util.cli.streams import run_compress, run_decompress
 from util.cli.test import run_test
 from util.errors import InputError
@@ -29,13 +29,13 @@ def command_of(arguments: argparse.Namespace) -> Command:
 
 def print_macs(arguments: argparse.Namespace) -> None:
     """Complexity depends on widths alone, so no weights are read."""
-    model = settle_arithmetic(arguments).place(untrained_model(load_configs(arguments)))
+    model = settle_arithmetic(arguments).place(untrained_model(arguments))
     decode = arguments.compute_decode_macs
     print(describe_macs(count_macs(model, decode), decode))
 
 
 def print_size(arguments: argparse.Namespace) -> None:
     """Parameters and buffers."""
-    print(describe_size(settle_arithmetic(arguments).place(untrained_model(load_configs(arguments)))))
+    print(describe_size(settle_arithmetic(arguments).place(untrained_model(arguments))))
 
 

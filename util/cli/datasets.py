@@ -9,7 +9,7 @@ from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource
 from models.codec import VideoCodec
 from util.arithmetic import Arithmetic
-from util.cli.setup import weights_path
+from util.cli.setup import weight_files
 from util.evaluation.metrics import check_size
 from util.evaluation.record import write_record
 from util.evaluation.report import Averages, average, write_summary
@@ -102,5 +102,5 @@ def summarise(arguments: argparse.Namespace, rate_point: int, folder: Path, item
     color = "_BT709" if arguments.color_transform == "BT709" else ""
     stem = f"brief_summary_{'&'.join(datasets)}{color}{kind}{_full(arguments)}"
     write_summary(folder / f"{stem}.txt", metric, per_sequence, per_dataset)
-    write_record(folder / f"{stem}.json", arguments, arithmetic, model, weights_path(arguments), items, rate_point,
+    write_record(folder / f"{stem}.json", arguments, arithmetic, model, weight_files(arguments), items, rate_point,
                  metric, "actual" if kind else "estimated")

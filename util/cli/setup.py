@@ -5,42 +5,29 @@ from pathlib import Path
 
 import torch
 
-from config import load_config
-from models.hytip.codec import HyTIP
-from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
+from models.codec import RATES, VideoCodec
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import load_model
+from util.chosen_model import model_of, new_codec
 from util.cli.arguments import intra_qualities
 from util.coding.gop import CodingPlan, intra_rate_index
 from util.errors import InputError
-from util.shipped import MODELS
 
 
-def load_configs(arguments: argparse.Namespace) -> ModelConfig:
-    """The configuration of the four networks.
-
-    Raises:
-        InputError: a file is unreadable or wrong, or the files do not belong together.
-    """
-    intra = load_config(arguments.intra_coder_conf, IntraConfig)
-    estimation = load_config(arguments.motion_estimation_conf, MotionEstimationConfig)
-    motion = load_config(arguments.cond_motion_coder_conf, MotionConfig)
-    inter = load_config(arguments.residual_coder_conf, InterConfig)
-    try:
-        return ModelConfig(intra=intra, motion_estimation=estimation, motion=motion, inter=inter)
-    except ValueError as error:
-        raise InputError(f"{arguments.cond_motion_coder_conf} and {arguments.residual_coder_conf}: {error}") from None
-
-
-def weights_path(arguments: argparse.Namespace) -> Path:
-    """The file of `--weights`, that of the experiment of `--restore_exp_key`, or that of `--model` for the metric.
+def weight_files(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """The files of `--weights` and `--intra_weights`, that of the experiment of `--restore_exp_key`, or those of
+    `--model` for the metric.
 
     Raises:
         InputError: the experiment has no checkpoint, or the model no weights for the metric.
     """
+    given = [path for path in (arguments.intra_weights, arguments.weights) if path is not None]
     if arguments.weights is None and arguments.restore_exp_key is not None:
-        return checkpoint_of(arguments.results, arguments.restore_exp_key, arguments.restore_exp_epoch)
-    return arguments.weights or MODELS[arguments.model].weight_file(arguments.ssim)
+        return (*given, checkpoint_of(arguments.results, arguments.restore_exp_key, arguments.restore_exp_epoch))
+    if arguments.weights is not None:
+        return tuple(given)
+    own = model_of(arguments).weight_files(arguments.ssim)
+    return (*given, *own[1:]) if given else own
 
 
 def checkpoint_of(results: Path, experiment: str, epoch: int | None) -> Path:
@@ -63,37 +50,43 @@ def settle_arithmetic(arguments: argparse.Namespace) -> Arithmetic:
     return choose_arithmetic(device, arguments.threads, arguments.precision)
 
 
-def untrained_model(config: ModelConfig) -> HyTIP:
-    """A model with seeded random weights; the random state of the process is left alone."""
+def untrained_model(arguments: argparse.Namespace) -> VideoCodec:
+    """A codec with seeded random weights; the random state of the process is left alone.
+
+    Raises:
+        InputError: its configuration cannot be used.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return HyTIP(config)
+        return new_codec(arguments)
 
 
-def build_model(arguments: argparse.Namespace) -> HyTIP:
-    """The model with its weights, in float32.
+def build_model(arguments: argparse.Namespace) -> VideoCodec:
+    """The codec with its weights, in float32.
 
     Raises:
         InputError: configuration or weights cannot be used.
     """
-    config = load_configs(arguments)
     if arguments.untrained:
         print("HyTIP: the weights are untrained (seeded random numbers): rates and qualities only show that the "
               "program works", file=sys.stderr)
-        return untrained_model(config)
-    model = HyTIP(config)
-    load_model(model, weights_path(arguments))
-    return model
+        return untrained_model(arguments)
+    codec = new_codec(arguments)
+    load_model(codec, weight_files(arguments), model_of(arguments).origin)
+    return codec
 
 
-def coding_plans(arguments: argparse.Namespace, variable_rate: bool, scene_cuts: tuple[int, ...]) -> list[CodingPlan]:
+def coding_plans(arguments: argparse.Namespace, codec: VideoCodec | None, scene_cuts: tuple[int, ...]
+                 ) -> list[CodingPlan]:
     """One plan per QP.
 
     Args:
+        codec: None where none is built yet; the intra rates are then taken as they are.
         scene_cuts: 1-based frame numbers, used with `--remove_scene_cut`.
     """
     cuts = frozenset(cut - 1 for cut in scene_cuts) if arguments.remove_scene_cut else frozenset()
-    return [CodingPlan(qp=qp, intra_qp=intra_rate_index(quality, variable_rate), gop=arguments.gop,
+    rates = RATES if codec is None else codec.rates(intra=True)
+    return [CodingPlan(qp=qp, intra_qp=intra_rate_index(quality, rates), gop=arguments.gop,
                        index_map=tuple(arguments.index_map), rate_gop_size=arguments.rate_gop_size,
                        reset_interval=arguments.reset_interval, scene_cuts=cuts)
             for qp, quality in zip(arguments.QP, intra_qualities(arguments))]

@@ -133,7 +133,7 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     if arguments.test_crop:
         source = CenterCrop(source, arguments.crop_factor)
     codec = build(arguments)
-    plan, = coding_plans(arguments, codec.network("float32").config.variable_rate, ())
+    plan, = coding_plans(arguments, codec.network("float32"), ())
     frames = sum(1 for _ in _encode(codec, arguments, source, source, plan, arguments.output))
     print(f"{frames} frames of {source.width}x{source.height} in {arguments.output}"
           + (", verified" if arguments.verify else ""), file=sys.stderr if arguments.output == PIPE else sys.stdout)
@@ -200,13 +200,13 @@ def _writing(codec: Codec, write: Callable[[Tensor], None], frame: DecodedFrame)
 
 def _compress_datasets(arguments: argparse.Namespace) -> None:
     items = open_sequences(arguments)
-    coding_plans(arguments, True, ())
+    coding_plans(arguments, None, ())
     codec = build_codec(arguments)
     model = codec.network("float32")
     for i, folder in enumerate(save_dirs(arguments)):
         gops, rates = [], []
         for sequence, source in items:
-            plan = coding_plans(arguments, model.config.variable_rate, sequence.scene_cuts)[i]
+            plan = coding_plans(arguments, model, sequence.scene_cuts)[i]
             path = stream_path(arguments, folder, sequence)
             rows = _compress_sequence(codec, arguments, sequence, source, plan, path)
             write_report(report_path(arguments, folder, sequence, "_enc"), metric_names(arguments)[0], rows)

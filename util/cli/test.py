@@ -29,7 +29,7 @@ def run_test(arguments: argparse.Namespace) -> None:
         InputError: bad flags, data or weights; checked before the first frame is coded where possible.
     """
     items = open_sequences(arguments)
-    coding_plans(arguments, True, ())                              # bad flags, before weights are read
+    coding_plans(arguments, None, ())                              # bad flags, before weights are read
     share = Share()
     arithmetic = settle_arithmetic(arguments)
     model = build_model(arguments)
@@ -45,7 +45,7 @@ def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arit
               source: FrameSource) -> Rows:
     """Code one sequence, with a progress bar on a terminal and pictures where asked for."""
     names = metric_names(arguments)
-    plans = coding_plans(arguments, model.config.variable_rate, sequence.scene_cuts)
+    plans = coding_plans(arguments, model, sequence.scene_cuts)
     metrics = [metric_of(name, arguments.color_transform) for name in names]
     rows: Rows = [[[] for _ in metrics] for _ in plans]
     rate = quality = 0.0

@@ -1,6 +1,6 @@
 """The codec from Python: frames to bytes and back, one at a time.
 
-    codec = Codec.load("models/PSNR-RGB.pth.tar")
+    codec = Codec.load("small")
     with open("clip.hyt", "wb") as file:
         file.writelines(codec.compress(frames, CodingPlan(qp=42, intra_qp=42)))
     with open("clip.hyt", "rb") as file:
@@ -12,7 +12,7 @@ Frames are uint8 RGB (3, H, W). `encode` and `decode` tell more about each frame
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +21,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from config import load_config
+from models.catalogue import DEFAULT, build_codec, find_model
+from models.codec import VideoCodec
 from models.entropy.likelihood import FactorizedPrior
 from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
-from models.hytip.codec import HyTIP
-from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import fingerprint, load_model
 from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end
@@ -36,7 +35,6 @@ from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
-from util.shipped import MODELS
 
 MAX_PIXELS = 4096 * 2304
 """Largest frame, padded to multiples of 64, that a decoder accepts unless told otherwise."""
@@ -65,7 +63,7 @@ class Codec:
         span: around the host's work on "entropy", "transfer" and "checksum", for those who time it.
     """
 
-    def __init__(self, model: HyTIP, arithmetic: Arithmetic):
+    def __init__(self, model: VideoCodec, arithmetic: Arithmetic):
         self.arithmetic = arithmetic
         self.behind = int(arithmetic.device.type == "cuda")
         self.span: Span = nullcontext
@@ -76,32 +74,26 @@ class Codec:
         self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}
 
     @classmethod
-    def load(cls, weights: str | Path | None = None, *, model: str = "full", motion: str | Path | None = None,
-             inter: str | Path | None = None, intra: str | Path | None = None,
-             motion_estimation: str | Path | None = None, device: str = "auto", threads: int | None = None,
+    def load(cls, model: str | Path = DEFAULT, *, weights: Path | Sequence[Path] | None = None,
+             parts: Mapping[str, Path] | None = None, device: str = "auto", threads: int | None = None,
              precision: str = "float32") -> "Codec":
-        """From files: weights in the released layout, and configurations; by default those of a model.
+        """A model with its weights.
 
         Args:
-            model: full, or small, whose weights come with the repository.
+            model: of the catalogue (`small` has its weights in the repository), or the file of one, PATH.yml.
+            weights: other weight files.
+            parts: files that replace parts of the configuration, by name.
             precision: of the streams that it makes: float32, bfloat16 or float16.
 
         Raises:
             InputError: an unknown model; a file is missing, damaged, or does not fit the others.
         """
-        if model not in MODELS:
-            raise InputError(f"model {model!r} is unknown; choose from {', '.join(MODELS)}")
-        folder = MODELS[model].configs
-        config = ModelConfig(
-            intra=load_config(intra or folder / "Intra.yml", IntraConfig),
-            motion=load_config(motion or folder / "Motion.yml", MotionConfig),
-            motion_estimation=load_config(motion_estimation or folder / "MENet.yml", MotionEstimationConfig),
-            inter=load_config(inter or folder / "Inter.yml", InterConfig))
-        network = HyTIP(config)
-        load_model(network, weights or MODELS[model].weight_file())
+        found = find_model(model)
+        network = build_codec(found, parts)
+        load_model(network, weights or found.weight_files(), found.origin)
         return cls(network, choose_arithmetic(device, threads, precision))
 
-    def network(self, arithmetic: str) -> HyTIP:
+    def network(self, arithmetic: str) -> VideoCodec:
         """The networks in `float32`, in the `float64` of portable streams, or in `bfloat16` or `float16`.
 
         Raises:

@@ -62,9 +62,13 @@ class CodingPlan:
                            refresh=position % self.reset_interval == 1)
 
 
-def intra_rate_index(quality: int, variable_rate: bool) -> int:
-    """The intra rate index behind `--iframe_quality`: itself, or the anchor of a single-rate model's level 2..5."""
-    if variable_rate:
+def intra_rate_index(quality: int, rates: int = RATES) -> int:
+    """The intra rate index behind `--iframe_quality`: itself, or the anchor of a single-rate model's level 2..5.
+
+    Args:
+        rates: how many rates the codec's I-frames have.
+    """
+    if rates != len(ANCHOR_LEVELS):
         return quality
     if quality not in ANCHOR_LEVELS:
         raise InputError(f"--iframe_quality {quality} is outside {ANCHOR_LEVELS[0]}..{ANCHOR_LEVELS[-1]}, "

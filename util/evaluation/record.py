@@ -20,19 +20,20 @@ PACKAGES = ("torch", "torchvision", "compressai", "numpy", "pytorch-msssim", "pi
 
 
 def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmetic, model: VideoCodec,
-                 weights: Path, items: List[tuple[Sequence, FrameSource | None]], rate_point: int, metric: str,
-                 bits: str) -> None:
+                 weights: List[Path], items: List[tuple[Sequence, FrameSource | None]], rate_point: int,
+                 metric: str, bits: str) -> None:
     """Write the record of one rate point of a run.
 
     Args:
-        weights: the file they came from.
+        weights: the files they came from.
         items: sequences with their frames, or None where a stream was decoded without them.
         bits: `estimated`, or `actual` where files were written or read.
     """
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "weights": {"file": "untrained" if arguments.untrained else str(weights), "sha256": fingerprint(model)},
+        "weights": {"file": "untrained" if arguments.untrained else " and ".join(map(str, weights)),
+                    "sha256": fingerprint(model)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "arithmetic": arithmetic.describe(),
         "command": sys.argv,

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.checkpoint import is_dropped, read_file
+from models.catalogue import DEFAULT, codec_class, find_model
+from util.checkpoint import read_file
 from util.errors import InputError
 from util.files import atomic_path
 from util.program import Parser, exit_status
@@ -31,8 +32,11 @@ def half(name: str, value: Tensor) -> Tensor:
     return stored
 
 
-def export(source: str | Path, target: str | Path) -> None:
+def export(source: str | Path, target: str | Path, model: str = DEFAULT) -> None:
     """Write the file; its name appears when it is complete.
+
+    Args:
+        model: tells which entries coding has no use for.
 
     Raises:
         InputError: the source cannot be read, has no state_dict, or a weight that half precision cannot hold.
@@ -41,7 +45,8 @@ def export(source: str | Path, target: str | Path) -> None:
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise InputError(f"{source} has no state_dict; give a checkpoint of a training run, or a released file")
-    kept = {name: half(name, value) for name, value in state.items() if not is_dropped(name)}
+    codec = codec_class(find_model(model))
+    kept = {name: half(name, value) for name, value in state.items() if not codec.is_dropped(name)}
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         torch.save({"epoch": content.get("epoch", 0), "state_dict": kept, "optimizer": {},
@@ -54,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m util.training.export", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, metavar="SRC", help="a checkpoint of a training run")
     parser.add_argument("target", type=Path, metavar="DST", help="the file to write")
+    parser.add_argument("--model", default=DEFAULT, metavar="NAME", help="the model that was trained")
     return exit_status(parser.prog, lambda: export(**vars(parser.parse_args(argv))))
 
 

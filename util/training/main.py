@@ -8,8 +8,9 @@ import torch
 
 from dataloader.clips import ClipSet, find_clips
 from models.hytip.config import ModelConfig
+from models.intra.dcvc_dc import ANCHORS
 from util.arithmetic import tf32_in_convolutions
-from util.cli.setup import load_configs
+from util.chosen_model import configuration
 from util.coding.gop import intra_rate_index
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
@@ -93,7 +94,7 @@ def _settle_arithmetic(options: TrainingOptions, team: Team) -> None:
 
 
 def _configs(options: TrainingOptions) -> ModelConfig:
-    return with_feature_channel(load_configs(options), options.feature_channel)
+    return with_feature_channel(configuration(options), options.feature_channel)
 
 
 def train_step(options: TrainingOptions, team: Team) -> bool:
@@ -145,7 +146,7 @@ def _intra_rate(options: TrainingOptions, config: ModelConfig) -> int:
     if config.variable_rate:
         return 0
     quality = options.quality_level if options.iframe_quality is None else options.iframe_quality
-    return intra_rate_index(quality, variable_rate=False)
+    return intra_rate_index(quality, ANCHORS)
 
 
 def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: TrainedNetwork) -> None:

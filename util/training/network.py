@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from models.hytip.codec import HyTIP
 from models.hytip.config import ModelConfig
 from models.layers.blocks import conv
-from util.checkpoint import ROOTS, released_layout
+from util.checkpoint import released_layout
 from util.errors import InputError
 from util.training.schedule import Phase
 from util.training.stages import TRAINED_ALONE
+
+ROOTS = HyTIP.plain_roots()
 
 HEAD = "feature_frame_generate"
 """Root of the head's names in checkpoints; evaluation drops it."""

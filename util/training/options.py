@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloader.clips import DATASETS
+from models.catalogue import DEFAULT
 from models.hytip.inter import FRAME_TYPES
 from util.errors import InputError
 from util.training.starting_points import RESTORES
@@ -31,10 +32,10 @@ class TrainingOptions:
         rates_from: lambdas of QP 0 and 63 that the starting point was trained with, where the phases' own are others.
         max_skipped: steps in a row without update after which the run gives up.
     """
-    cond_motion_coder_conf: Path = REPOSITORY / "config" / "Motion.yml"
-    residual_coder_conf: Path = REPOSITORY / "config" / "Inter.yml"
-    intra_coder_conf: Path = REPOSITORY / "config" / "Intra.yml"
-    motion_estimation_conf: Path = REPOSITORY / "config" / "MENet.yml"
+    cond_motion_coder_conf: Path | None = None
+    residual_coder_conf: Path | None = None
+    intra_coder_conf: Path | None = None
+    motion_estimation_conf: Path | None = None
     config_dir: Path = REPOSITORY / "config"
     train_conf: Path | None = None
     schedule: Path | None = None
@@ -50,7 +51,7 @@ class TrainingOptions:
     restore_exp_key: str | None = None
     restore_exp_epoch: int | None = None
     pretrained: Path = REPOSITORY / "models"
-    model: str = "full"
+    model: str = DEFAULT
     weights: Path | None = None
     from_scratch: bool = False
     rates_from: tuple[float, ...] = ()

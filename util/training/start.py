@@ -2,8 +2,8 @@
 from pathlib import Path
 
 from util.checkpoint import load_model, read_file
+from util.chosen_model import model_of
 from util.errors import InputError
-from util.shipped import MODELS
 from util.training.averaging import put_back
 from util.training.checkpoints import AVERAGE, KEY, Checkpoints, Progress, read_progress, restore_network
 from util.training.distributed import Team
@@ -24,10 +24,12 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
     if options.restore == "resume":
         return _resume(options, network, checkpoints, team)
     if options.restore == "HyTIP":
-        path = options.weights or (options.pretrained / MODELS["full"].weight_file(options.ssim).name
-                                   if options.model == "full" else MODELS[options.model].weight_file(options.ssim))
-        load_model(network.codec, path)
-        team.say(f"--restore HyTIP: all of {path}")
+        own = model_of(options)
+        paths = [options.weights] if options.weights else list(own.weight_files(options.ssim))
+        if not options.weights and options.pretrained != TrainingOptions.pretrained:
+            paths = [options.pretrained / path.name for path in paths]
+        load_model(network.codec, paths, own.origin)
+        team.say(f"--restore HyTIP: all of {' and '.join(map(str, paths))}")
     elif options.restore == "load_pretrained":
         for line in start_from_pretrained(network, options.pretrained, options.ssim, options.from_scratch):
             team.say(line)

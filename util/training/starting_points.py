@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from util.checkpoint import RELEASE, ROOTS, read_file
+from util.checkpoint import read_file
 from util.errors import InputError
-from util.training.network import HEAD, TrainedNetwork, plain_name
+from util.training.network import HEAD, ROOTS, TrainedNetwork, plain_name
 
 Entries = dict[str, Tensor]
 
@@ -21,7 +21,7 @@ SPYNET = "spy_net-sintel-final.pytorch"
 INTRA = {False: "cvpr2023_image_psnr.pth.tar", True: "cvpr2023_image_ssim.pth.tar"}
 """File of the intra codec for PSNR and for MS-SSIM."""
 
-ORIGINS = {DCVC_FM: "the DCVC-FM release of github.com/microsoft/DCVC", SPYNET: RELEASE,
+ORIGINS = {DCVC_FM: "the DCVC-FM release of github.com/microsoft/DCVC", SPYNET: "the release of HyTIP's authors",
            INTRA[False]: "the DCVC-DC release of github.com/microsoft/DCVC",
            INTRA[True]: "the DCVC-DC release of github.com/microsoft/DCVC"}
 
