@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from models.catalogue import configure, find_model  # noqa: E402
+from models.catalogue import build_codec, find_model  # noqa: E402
 from util.training.clip_loss import ClipLoss  # noqa: E402
 from util.training.network import TrainedNetwork  # noqa: E402
 from util.training.schedule import TRAIN_CFG, Phase, Step, read_phases, read_schedule  # noqa: E402
@@ -29,8 +29,8 @@ COLUMNS = ("step", "phase", "p_frames", "batch", "crop", "accumulate", "amp", "s
 def build(step: Step, folder: Path = ROOT / "config") -> TrainedNetwork:
     parts = {"intra": "Intra.yml", "motion_estimation": "MENet.yml", "motion": step.cond_motion_coder_conf,
              "inter": step.residual_coder_conf}
-    config = configure(find_model(), {name: folder / file for name, file in parts.items()})
-    return TrainedNetwork(config, step.Pretrain_frame_feature)
+    codec = build_codec(find_model(), {name: folder / file for name, file in parts.items()})
+    return TrainedNetwork(codec, step.Pretrain_frame_feature)
 
 
 def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.Namespace,

@@ -140,6 +140,43 @@ class Formats(NamedTuple):
     contiguous: Sequence[nn.Module] = ()
 
 
+Rule = Callable[[str], tuple[str, ...]]
+"""Name of an entry of a weight file -> the names under which it is offered to a model; none drops it. Names here are
+`root.part`, with the roots of `VideoCodec.plain_roots`."""
+
+
+class Pretrained(NamedTuple):
+    """A weight file of somebody else's that training may start from.
+
+    Attributes:
+        file: its name.
+        rule: what its entries are for.
+        network: the network that must be filled completely by it; None where whatever fits is welcome.
+        origin: where to get it.
+    """
+    file: str
+    rule: Rule
+    network: str | None
+    origin: str
+
+
+class Training(NamedTuple):
+    """What a trainer must know of a codec.
+
+    Attributes:
+        initialise: fills a codec with weights to learn from nothing, given the lambdas of QP 0 and 63 where known.
+        rules: `--restore` -> what the entries of the result of the step before become.
+        pretrained: whether for MS-SSIM -> files for `--restore load_pretrained`.
+        rate_tables: names of parameters with a row per rate, for moving a model to other lambdas.
+        rate_anchors: likewise, of those whose first and last row alone count.
+    """
+    initialise: Callable[["VideoCodec", tuple[float, float] | None], None]
+    rules: Mapping[str, Rule] = {}
+    pretrained: Callable[[bool], Sequence[Pretrained]] = lambda ssim: ()
+    rate_tables: Sequence[str] = ()
+    rate_anchors: Sequence[str] = ()
+
+
 class VideoCodec(nn.Module):
     """Networks that code a frame given a memory, and what shared code must know of them.
 
@@ -151,12 +188,14 @@ class VideoCodec(nn.Module):
         grid: what frames are padded to.
         frame_types: how many types of P-frames there are.
         intra_network: the network that codes I-frames.
+        flow_network: the network that estimates flow, encoder only.
     """
     config_type: ClassVar[type]
     roots: ClassVar[Mapping[str, str]]
     grid: ClassVar[Grid] = Grid()
     frame_types: ClassVar[int] = 1
     intra_network: ClassVar[str] = "intra"
+    flow_network: ClassVar[str] = "motion_estimation"
 
     # What every codec must say
 
@@ -175,7 +214,32 @@ class VideoCodec(nn.Module):
         """Of an I- or a P-frame, in coding order."""
         raise NotImplementedError
 
+    def remember_frame(self, frame: Tensor) -> Memory:
+        """The memory that a frame leaves which was not coded: an I-frame's."""
+        raise NotImplementedError
+
+    @classmethod
+    def for_training(cls) -> Training:
+        raise NotImplementedError
+
     # What has an answer that serves most
+
+    def partial_paths(self) -> Mapping[str, Callable[..., CodedFrame]]:
+        """Parts of the way of a P-frame, for stages of training that leave the rest out: `motion`, `contexts`.
+
+        Each codes a frame so far, with the arguments and result of `code_frame`; the source becomes the reference.
+        """
+        return {}
+
+    @property
+    def single_rate(self) -> bool:
+        """Whether QPs of P-frames mean nothing."""
+        return False
+
+    @property
+    def feature_channels(self) -> int | None:
+        """Channels of `ref_feature` in the memory, at full resolution; None where there is none."""
+        return None
 
     def rates(self, intra: bool) -> int:
         """How many rates I- or P-frames have; QPs count from 0."""

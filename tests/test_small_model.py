@@ -29,7 +29,6 @@ from util.training.main import _options_of_step, train
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
-from util.training.starting_points import RULES
 
 SCHEDULE = TRAIN_CFG / "small" / "schedule.yml"
 
@@ -171,14 +170,14 @@ def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
         own = _options_of_step(TrainingOptions(experiment_name="s", schedule=SCHEDULE), step, "s_before")
         assert (own.restore_exp_key, own.seed) == ("s_gop", int(name == "full_again"))
         configs[name] = configuration(own)
-        names[name] = {key for key, _ in TrainedNetwork(configs[name]).entries()}
+        names[name] = {key for key, _ in TrainedNetwork(HyTIP(configs[name])).entries()}
     full = configs["full"]
     assert configs["full_again"] == full
     assert replace(configs["no_mask"], inter=replace(configs["no_mask"].inter, Add_Mask=True)) == full
     assert replace(configs["no_motion"], motion=replace(configs["no_motion"].motion, no_motion=False)) == full
     explicit = configs["no_buffers"]
     assert not (explicit.inter.remembers or explicit.motion.remembers_feature or explicit.motion.remembers_latent)
-    carried = {new for old in names["full"] for new in RULES["explicit"](old)}
+    carried = {new for old in names["full"] for new in HyTIP.for_training().rules["explicit"](old)}
     new = {key.split(".")[1] for key in names["no_buffers"] - carried}
     assert new == {"mv_y_prior_fusion_adaptor_temp_1"}, "the adaptor that saw the remembered latent starts anew"
 

@@ -8,9 +8,9 @@ import torch
 
 from helpers import ROOT, full_config, seeded_model
 from models.entropy.training import no_noise
+from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.training.losses import PSNR_SCALE, Distortion, LossExpression
-from util.training.network import ROOTS
 from util.training.schedule import Phase
 from util.training.stages import ClipCoder, Clips
 
@@ -92,7 +92,7 @@ def test_training_step(name):
         if term != "loss":
             own = sum(terms[term].mean().item() for terms in results) / len(results)
             assert own == pytest.approx(value, rel=1e-4), term
-    for part, root in ROOTS.items():
+    for part, root in HyTIP.plain_roots().items():
         if root in golden["grad_norm"]:
             gradients = [p.grad for p in getattr(model, part).parameters() if p.grad is not None]
             norm = sum(g.double().square().sum().item() for g in gradients) ** 0.5

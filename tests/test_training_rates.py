@@ -10,11 +10,12 @@ from training_helpers import entries, options, seeded_network, write_clips, writ
 from helpers import tiny_config
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
+from models.hytip.codec import HyTIP
 from models.hytip.memory import HybridMemory as Memory
 from seeded import seeded_video
 from util.errors import InputError
 from util.training.main import train
-from util.training.rates import TABLES, move_rates, moved
+from util.training.rates import move_rates, moved
 
 RANGE = (0.001, 0.02)
 
@@ -96,7 +97,7 @@ def test_a_run_that_moves(tmp_path):
     move_rates(network, RANGE, shifted(21))
     expected = dict(network.entries())
     found = entries(tmp_path / "results" / "HyTIP" / "checkpoints" / "epoch=1.pth.tar")
-    for name in TABLES:
+    for name in HyTIP.for_training().rate_tables:
         root, rest = name.split(".", 1)
         assert torch.allclose(found[f"{root}.module.net.{rest}"], expected[name], atol=1e-6), name
     conf.write_text(f"phases: {{only: {{{phase}}}}}")

@@ -20,7 +20,9 @@ from models.entropy.coder import Estimator
 from models.entropy.likelihood import NormalModel
 from models.entropy.training import smooth_likelihood
 from models.hytip.codec import HyTIP
+from models.hytip.initial import initialise
 from models.hytip.memory import HybridMemory as Memory
+from models.hytip.transforms import stages
 from models.intra.dcvc_dc import RATES, IntraCodec
 from models.layers.functional import warp
 from seeded import seeded_video
@@ -28,19 +30,17 @@ from util.cli.arguments import parse_arguments
 from util.cli.setup import untrained_model
 from util.errors import InputError
 from util.training.clip_loss import ClipLoss
-from util.training.initial import initialise
 from util.training.layout import use_channels_last
 from util.training.losses import Distortion, LossExpression
 from util.training.network import TrainedNetwork
 from util.training.schedule import Phase, read_phases
-from util.training.transforms import stages
 
 LAMBDAS = (0.0018, 0.0483)
 
 
 def scratch_network(seed: int = 0) -> TrainedNetwork:
     torch.manual_seed(seed)
-    network = TrainedNetwork(tiny_config()).train()
+    network = TrainedNetwork(HyTIP(tiny_config())).train()
     initialise(network.codec)
     return network
 

@@ -6,16 +6,12 @@ import torch
 from training_helpers import seeded_network
 
 from helpers import tiny_config
+from models.hytip.codec import HyTIP
+from models.hytip.training import DCVC_FM, INTRA, SPYNET
 from util.errors import InputError
 from util.files import atomic_path
 from util.training.network import TrainedNetwork
-from util.training.starting_points import (
-    DCVC_FM,
-    INTRA,
-    SPYNET,
-    start_from_checkpoint,
-    start_from_pretrained,
-)
+from util.training.starting_points import start_from_checkpoint, start_from_pretrained
 
 EXPLICIT = ("Motion_Explicit", "Inter_MCR_Explicit")
 CHAIN = {                                                # restore -> configurations before and after
@@ -54,7 +50,7 @@ OLD_NAME = {"Motion_Hybrid": ("CondMotion.temp_prior_fusion_adaptor_0", "CondMot
 def test_what_carries_over(tmp_path, restore):
     """Everything that the step does not leave new has the predecessor's values, under its old or new name."""
     before, after = CHAIN[restore]
-    source, network = seeded_network(tiny_config(*before)), TrainedNetwork(tiny_config(*after))
+    source, network = seeded_network(tiny_config(*before)), TrainedNetwork(HyTIP(tiny_config(*after)))
     path = tmp_path / "epoch=1.pth.tar"
     torch.save(source.layout(epoch=1), path)
     fresh = {name: value.clone() for name, value in network.entries()}
@@ -77,7 +73,7 @@ def test_what_carries_over(tmp_path, restore):
 
 def test_the_report_names_modules(tmp_path):
     torch.save(seeded_network(tiny_config(*EXPLICIT)).layout(epoch=1), tmp_path / "a.pth.tar")
-    network = TrainedNetwork(tiny_config(*CHAIN["Motion_Hybrid"][1]))
+    network = TrainedNetwork(HyTIP(tiny_config(*CHAIN["Motion_Hybrid"][1])))
     lines = start_from_checkpoint(network, tmp_path / "a.pth.tar", "Motion_Hybrid")
     assert lines[2] == "  renamed CondMotion.mv_y_prior_fusion_adaptor_temp_0 to CondMotion.temp_prior_fusion_adaptor_0"
     assert "CondMotion.PA (" in lines[3] and "CondMotion.mv_y_prior_fusion_adaptor_temp_1 (" in lines[3]
@@ -87,7 +83,7 @@ def test_the_report_names_modules(tmp_path):
 def test_the_head_of_step_4_is_dropped_in_step_5(tmp_path):
     source = seeded_network(tiny_config(*CHAIN["Inter_Hybrid"][1]), head=True)
     torch.save(source.layout(epoch=1), tmp_path / "a.pth.tar")
-    network = TrainedNetwork(tiny_config(*CHAIN["ReduceMotionBufferSize"][1]))
+    network = TrainedNetwork(HyTIP(tiny_config(*CHAIN["ReduceMotionBufferSize"][1])))
     lines = start_from_checkpoint(network, tmp_path / "a.pth.tar", "ReduceMotionBufferSize")
     assert "feature_frame_generate.weight (1), feature_frame_generate.bias (1)" in lines[3]
 
@@ -95,10 +91,10 @@ def test_the_head_of_step_4_is_dropped_in_step_5(tmp_path):
 def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({"state_dict": {"Residual.module.net.nothing": torch.zeros(1)}}, tmp_path / "a.pth.tar")
     with pytest.raises(InputError, match="nothing of it fits this model"):
-        start_from_checkpoint(TrainedNetwork(tiny_config()), tmp_path / "a.pth.tar", "CTM")
+        start_from_checkpoint(TrainedNetwork(HyTIP(tiny_config())), tmp_path / "a.pth.tar", "CTM")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "b.pth.tar")
     with pytest.raises(InputError, match="has no state_dict"):
-        start_from_checkpoint(TrainedNetwork(tiny_config()), tmp_path / "b.pth.tar", "CTM")
+        start_from_checkpoint(TrainedNetwork(HyTIP(tiny_config())), tmp_path / "b.pth.tar", "CTM")
 
 
 STEP_1 = ("Motion_Explicit", "Inter_CRC_Explicit")
@@ -136,7 +132,7 @@ def write_pretrained(folder):
 def test_step_1_starts_from_dcvc_fm(tmp_path):
     """On a synthetic file of DCVC-FM's layout; the real one has not been tried."""
     entries = write_pretrained(tmp_path / "models")
-    network = TrainedNetwork(tiny_config(*STEP_1))
+    network = TrainedNetwork(HyTIP(tiny_config(*STEP_1)))
     fresh = {name: value.clone() for name, value in network.entries()}
     lines = start_from_pretrained(network, tmp_path / "models", ssim=False, from_scratch=False)
     own = dict(network.entries())
@@ -165,7 +161,7 @@ def test_step_1_starts_from_dcvc_fm(tmp_path):
 def test_missing_weights_name_file_and_origin(tmp_path, name, origin):
     write_pretrained(tmp_path / "models")
     (tmp_path / "models" / name).unlink()
-    network = TrainedNetwork(tiny_config(*STEP_1))
+    network = TrainedNetwork(HyTIP(tiny_config(*STEP_1)))
     with pytest.raises(InputError, match=f"{re.escape(name)} is missing; get it from the {origin}.*--from_scratch"):
         start_from_pretrained(network, tmp_path / "models", ssim=False, from_scratch=False)
     lines = start_from_pretrained(network, tmp_path / "models", ssim=False, from_scratch=True)
@@ -178,4 +174,4 @@ def test_an_incomplete_spynet_is_refused(tmp_path):
     del state["Blocks.3.2.bias"]
     torch.save(state, tmp_path / "models" / SPYNET)
     with pytest.raises(InputError, match="entry Blocks.3.2.bias is missing or has another shape"):
-        start_from_pretrained(TrainedNetwork(tiny_config(*STEP_1)), tmp_path / "models", False, False)
+        start_from_pretrained(TrainedNetwork(HyTIP(tiny_config(*STEP_1))), tmp_path / "models", False, False)

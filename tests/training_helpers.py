@@ -43,8 +43,7 @@ def write_clips(root: Path, count: int = 2, frames: int = 7, side: int = 64) -> 
 
 def seeded_network(config, head: bool = False) -> TrainedNetwork:
     """A network with seeded weights."""
-    network = TrainedNetwork(config, head)
-    network.codec = seeded_model(config).train()
+    network = TrainedNetwork(seeded_model(config).train().requires_grad_(True), head)
     if head:
         network.head.load_state_dict(seeded_state(network.head.state_dict(), f"{HEAD}."))
     return network

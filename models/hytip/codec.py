@@ -5,17 +5,18 @@
 A coder object decides whether bits are estimated, written or read (models/entropy/coder.py). Shapes: frames
 B 3 H W, H and W multiples of 16.
 """
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
 
-from models.codec import CodedFrame, Formats, FrameHeader, Latent, VideoCodec
+from models.codec import CodedFrame, Formats, FrameHeader, Latent, Training, VideoCodec
 from models.entropy.coder import Coder
 from models.flow.spynet import MotionEstimation
 from models.hytip.config import ModelConfig
 from models.hytip.inter import FRAME_TYPES, InterCodec
 from models.hytip.memory import HybridMemory
-from models.hytip.motion import MotionCodec
+from models.hytip.motion import CodedMotion, MotionCodec
 from models.intra.dcvc_dc import ANCHORS, IntraCodec
 from models.layers.functional import crop, pad_to_multiple
 
@@ -50,13 +51,8 @@ class HyTIP(VideoCodec):
         prediction = self.inter.predict(memory, motion.flow_hat, header.frame_type)
         coded = self.inter(coder, frame, prediction, memory, header.qp)
         decoded = coded.frame if self.training else coded.frame.clamp(0, 1)
-        remembered = HybridMemory(
-            frame=decoded,
-            flow=motion.flow_hat,
-            ref_feature=coded.feature,
-            ref_y=coded.y_hat if self.config.inter.remembers else None,
-            ref_mv_feature=motion.feature if self.config.motion.remembers_feature else None,
-            ref_mv_y=motion.y_hat if self.config.motion.remembers_latent else None)
+        remembered = replace(self._remember_motion(decoded, motion), ref_feature=coded.feature,
+                             ref_y=coded.y_hat if self.config.inter.remembers else None)
         views = {"flow": flow, "decoded_flow": motion.flow_hat, "mc": prediction.mc_frame, "mask": prediction.mask,
                  "prediction": prediction.frame}
         return CodedFrame(decoded, remembered, {name: view for name, view in views.items() if view is not None})
@@ -65,8 +61,45 @@ class HyTIP(VideoCodec):
         height, width = header.size
         padded = None if frame is None else pad_to_multiple(frame, INTRA_GRID)
         size = height + -height % INTRA_GRID, width + -width % INTRA_GRID
-        decoded = crop(self.intra(coder, padded, size, header.qp), header.size).clamp(0, 1)
-        return CodedFrame(decoded, HybridMemory(frame=decoded))
+        decoded = crop(self.intra(coder, padded, size, header.qp), header.size)
+        decoded = decoded if self.training else decoded.clamp(0, 1)      # as in the release; its losses need it
+        return CodedFrame(decoded, self.remember_frame(decoded))
+
+    def remember_frame(self, frame: Tensor) -> HybridMemory:
+        return HybridMemory(frame=frame)
+
+    # Parts of the way, for stages of training
+
+    def partial_paths(self) -> dict[str, Callable[..., CodedFrame]]:
+        contexts = {"contexts": self.code_contexts} if self.config.inter.Pretrain else {}
+        return {"motion": self.code_motion, **contexts}
+
+    def code_motion(self, coder: Coder, frame: Tensor, memory: HybridMemory, header: FrameHeader) -> CodedFrame:
+        """The motion alone; the source becomes the next reference."""
+        coded, _ = self._code_motion(coder, frame, memory, header)
+        return coded
+
+    def code_contexts(self, coder: Coder, frame: Tensor, memory: HybridMemory, header: FrameHeader) -> CodedFrame:
+        """Up to the contexts, of which three heads make frames (`Pretrain`); the source becomes the next reference."""
+        coded, flow_hat = self._code_motion(coder, frame, memory, header)
+        prediction = self.inter.predict(memory, flow_hat, header.frame_type)
+        heads = self.inter.context_frames(prediction.contexts)
+        views = {"mc": prediction.mc_frame, **{f"context_frame{n}": made for n, made in enumerate(heads, start=1)}}
+        return coded._replace(views={**coded.views, **views})
+
+    def _code_motion(self, coder: Coder, frame: Tensor, memory: HybridMemory, header: FrameHeader
+                     ) -> tuple[CodedFrame, Tensor]:
+        flow = self.motion_estimation(frame, memory.frame)
+        motion = self.motion(coder, flow, memory, header.qp)
+        views = {"flow": flow, "decoded_flow": motion.flow_hat}
+        return CodedFrame(frame, self._remember_motion(frame, motion), views), motion.flow_hat
+
+    def _remember_motion(self, frame: Tensor, motion: CodedMotion) -> HybridMemory:
+        """What a frame leaves of which the motion was coded."""
+        config = self.config.motion
+        return HybridMemory(frame=frame, flow=motion.flow_hat,
+                            ref_mv_feature=motion.feature if config.remembers_feature else None,
+                            ref_mv_y=motion.y_hat if config.remembers_latent else None)
 
     # What the codec declares
 
@@ -84,7 +117,20 @@ class HyTIP(VideoCodec):
 
     def rates(self, intra: bool) -> int:
         """A model of a single rate still has the four anchors of its intra codec."""
-        return ANCHORS if intra and not self.config.variable_rate else super().rates(intra)
+        return ANCHORS if intra and self.single_rate else super().rates(intra)
+
+    @property
+    def single_rate(self) -> bool:
+        return not self.config.variable_rate
+
+    @property
+    def feature_channels(self) -> int | None:
+        return self.config.inter.feature_channel if self.config.inter.remembers else None
+
+    @classmethod
+    def for_training(cls) -> Training:
+        from models.hytip.training import TRAINING  # nobody who only codes needs it
+        return TRAINING
 
     @classmethod
     def is_dropped(cls, released: str) -> bool:

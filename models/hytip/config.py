@@ -4,7 +4,7 @@ stand beside them.
 A field without a default must stand in the file. Fields with a default are widths that the released files do not
 name; the defaults are the released widths. `__post_init__` refuses values that cannot work together.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.fields import one_of, require
 from models.flow.spynet import MotionEstimationConfig
@@ -171,3 +171,13 @@ class ModelConfig:
     @property
     def variable_rate(self) -> bool:
         return self.inter.variable_rate
+
+    def with_feature_channel(self, channels: int) -> "ModelConfig":
+        """With another width of the implicit feature (`--feature_channel`).
+
+        Raises:
+            ValueError: there is none.
+        """
+        require(self.inter.remembers, "this inter configuration has no implicit feature; choose one with "
+                                      "buffering_type hybrid, or leave the flag out")
+        return replace(self, inter=replace(self.inter, feature_channel=channels))

@@ -30,7 +30,7 @@ class ClipLoss(nn.Module):
         distortion = Distortion(ssim)
         self._coder = ClipCoder(network.codec, plan, distortion, network.head)
         self._loss, self._anchor, self._amp = loss, anchor, amp
-        variable = network.codec.config.variable_rate
+        variable = not network.codec.single_rate
         self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level, lambdas) if variable else None,
                              persistent=False)
         self.to(next(network.parameters()).device)                  # lambdas stay where they are needed

@@ -7,22 +7,25 @@ from pathlib import Path
 import torch
 
 from dataloader.clips import ClipSet, find_clips
-from models.hytip.config import ModelConfig
-from models.intra.dcvc_dc import ANCHORS
+from models.catalogue import codec_class
+from models.codec import VideoCodec
 from util.arithmetic import tf32_in_convolutions
-from util.chosen_model import configuration
+from util.chosen_model import PART_FLAGS, configuration, model_of
 from util.coding.gop import intra_rate_index
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
 from util.training.checkpoints import Checkpoints
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
-from util.training.network import TrainedNetwork, with_feature_channel
+from util.training.network import TrainedNetwork
 from util.training.options import DEFAULT_DATASET, TrainingOptions, add_arguments
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
 from util.training.start import start
 from util.training.trainer import Setup, Trainer
 from util.training.validation import make_validation
+
+USUAL_FILES = {"intra_coder_conf": "Intra.yml", "motion_estimation_conf": "MENet.yml"}
+"""Files of parts that hardly ever change, below `--config_dir`."""
 
 __all__ = ["add_arguments", "run", "train"]
 
@@ -69,7 +72,7 @@ def dry_run(options: TrainingOptions) -> None:
 
 def _describe(options: TrainingOptions, number: str) -> list:
     phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
-    return describe_phases(number, options.train_conf, phases, TrainedNetwork(_configs(options),
+    return describe_phases(number, options.train_conf, phases, TrainedNetwork(_new_codec(options),
                                                                               options.Pretrain_frame_feature))
 
 
@@ -93,8 +96,23 @@ def _settle_arithmetic(options: TrainingOptions, team: Team) -> None:
     torch.backends.cudnn.benchmark = on_cuda
 
 
-def _configs(options: TrainingOptions) -> ModelConfig:
-    return with_feature_channel(configuration(options), options.feature_channel)
+def _new_codec(options: TrainingOptions) -> VideoCodec:
+    """The codec with new weights.
+
+    Raises:
+        InputError: its configuration cannot be used, or has no implicit feature where `--feature_channel` is given.
+    """
+    config, channels = configuration(options), options.feature_channel
+    if channels is not None:
+        if channels < 1:
+            raise InputError(f"--feature_channel {channels} must be at least 1")
+        if not hasattr(config, "with_feature_channel"):
+            raise InputError(f"--feature_channel {channels}: --model {options.model} has no such feature; leave it out")
+        try:
+            config = config.with_feature_channel(channels)
+        except ValueError as error:
+            raise InputError(f"--feature_channel {channels}: {error}") from None
+    return codec_class(model_of(options))(config)
 
 
 def train_step(options: TrainingOptions, team: Team) -> bool:
@@ -104,10 +122,9 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
         InputError: as `run`.
     """
     phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
-    config = _configs(options)
-    anchor = _intra_rate(options, config)
     torch.manual_seed(options.seed)
-    network = TrainedNetwork(config, options.Pretrain_frame_feature)
+    network = TrainedNetwork(_new_codec(options), options.Pretrain_frame_feature)
+    anchor = _intra_rate(options, network.codec)
     _check_phases(options, phases, network)
     clips = _clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
@@ -116,7 +133,7 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
     team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
     _report_idle(options, phases, team)
-    validation = make_validation(options, config.variable_rate, anchor, team, phases[-1].lambdas)
+    validation = make_validation(options, not network.codec.single_rate, anchor, team, phases[-1].lambdas)
     return Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
                    team).run()
 
@@ -141,12 +158,12 @@ def _report_idle(options: TrainingOptions, phases: tuple[Phase, ...], team: Team
                      f"--batch_size {team.processes} or more")
 
 
-def _intra_rate(options: TrainingOptions, config: ModelConfig) -> int:
+def _intra_rate(options: TrainingOptions, codec: VideoCodec) -> int:
     """The intra rate of a single-rate model; variable-rate models draw theirs with each sample."""
-    if config.variable_rate:
+    if not codec.single_rate:
         return 0
     quality = options.quality_level if options.iframe_quality is None else options.iframe_quality
-    return intra_rate_index(quality, ANCHORS)
+    return intra_rate_index(quality, codec.rates(intra=True))
 
 
 def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: TrainedNetwork) -> None:
@@ -164,8 +181,9 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
         terms = phase.rate.terms | phase.distortion.terms
         if "feature_frame_distortion" in terms and network.head is None:
             raise InputError(f"phase {phase.name}: feature_frame_distortion needs --Pretrain_frame_feature")
-        if phase.stage == "trainmc" and not network.codec.config.inter.Pretrain:
-            raise InputError(f"phase {phase.name}: stage trainmc needs an inter configuration with Pretrain: True")
+        if phase.path is not None and phase.path not in network.codec.partial_paths():
+            raise InputError(f"phase {phase.name}: stage {phase.stage} needs a model that can code {phase.path} alone "
+                             "(contexts: HyTIP with an inter configuration with Pretrain: True)")
         if 0 < len(options.frame_weight) <= phase.p_frames:
             raise InputError(f"--frame_weight has {len(options.frame_weight)} values; phase {phase.name} codes "
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
@@ -192,6 +210,15 @@ def _run_schedule(options: TrainingOptions, team: Team) -> bool:
     return True
 
 
+def _part_files(options: TrainingOptions, step: Step) -> dict[str, Path | None]:
+    """By flag, the files of parts: those that the step names; where it names some, the usual names for the others;
+    where it names none, those of the command line."""
+    named = {flag: getattr(step, flag) for flag in PART_FLAGS}
+    if any(named.values()):
+        named = {flag: file or USUAL_FILES.get(flag) for flag, file in named.items()}
+    return {flag: options.config_dir / file if file else getattr(options, flag) for flag, file in named.items()}
+
+
 def _options_of_step(options: TrainingOptions, step: Step, previous: str | None) -> TrainingOptions:
     """The options of one step of a recipe.
 
@@ -201,10 +228,7 @@ def _options_of_step(options: TrainingOptions, step: Step, previous: str | None)
     if not re.fullmatch(r"[\w.-]+", step.name):
         raise InputError(f"step {step.name!r}: a name may hold letters, digits, '.', '-' and '_' only")
     return replace(
-        options, cond_motion_coder_conf=options.config_dir / step.cond_motion_coder_conf,
-        residual_coder_conf=options.config_dir / step.residual_coder_conf,
-        intra_coder_conf=options.config_dir / step.intra_coder_conf,
-        motion_estimation_conf=options.config_dir / step.motion_estimation_conf,
+        options, **_part_files(options, step), model=step.model or options.model,
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
         restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,

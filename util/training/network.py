@@ -3,20 +3,15 @@
 Names here are `network.part`, e.g. `Residual.feature_adaptor.0.weight`: the released names without `module.net`.
 """
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from models.hytip.codec import HyTIP
-from models.hytip.config import ModelConfig
+from models.codec import VideoCodec
 from models.layers.blocks import conv
 from util.checkpoint import released_layout
 from util.errors import InputError
 from util.training.schedule import Phase
-from util.training.stages import TRAINED_ALONE
-
-ROOTS = HyTIP.plain_roots()
 
 HEAD = "feature_frame_generate"
 """Root of the head's names in checkpoints; evaluation drops it."""
@@ -26,25 +21,27 @@ class TrainedNetwork(nn.Module):
     """The codec with its optional head.
 
     Args:
-        config: of the codec.
+        codec: with new weights.
         feature_head: add a 3x3 convolution from ref_feature to a frame (`--Pretrain_frame_feature`).
 
     Raises:
         InputError: a head, but no implicit feature.
     """
 
-    def __init__(self, config: ModelConfig, feature_head: bool = False):
+    def __init__(self, codec: VideoCodec, feature_head: bool = False):
         super().__init__()
-        if feature_head and not config.inter.remembers:
-            raise InputError("--Pretrain_frame_feature needs an inter configuration with buffering_type hybrid")
-        self.codec = HyTIP(config)
-        self.head = conv(config.inter.feature_channel, 3) if feature_head else None
+        if feature_head and codec.feature_channels is None:
+            raise InputError("--Pretrain_frame_feature needs a model that remembers a feature (HyTIP: an inter "
+                             "configuration with buffering_type hybrid)")
+        self.codec = codec
+        self.roots = codec.plain_roots()
+        self.head = conv(codec.feature_channels, 3) if feature_head else None
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Every entry of the state dict with its name."""
         for name, value in self.codec.state_dict().items():
             root, rest = name.split(".", 1)
-            yield f"{ROOTS[root]}.{rest}", value
+            yield f"{self.roots[root]}.{rest}", value
         if self.head is not None:
             for name, value in self.head.state_dict().items():
                 yield f"{HEAD}.{name}", value
@@ -61,9 +58,9 @@ class TrainedNetwork(nn.Module):
 
         The intra codec is trained in a stage of its own and never with the others.
         """
-        alone = TRAINED_ALONE.get(stage)
-        for root, released in ROOTS.items():
-            if released == alone or (alone is None and root != "intra"):
+        alone = {"intra": self.codec.intra_network, "flow": self.codec.flow_network}.get(stage)
+        for root, released in self.roots.items():
+            if root == alone or (alone is None and root != self.codec.intra_network):
                 for name, parameter in getattr(self.codec, root).named_parameters():
                     yield f"{released}.{name}", parameter
         if self.head is not None and alone is None:
@@ -78,7 +75,7 @@ class TrainedNetwork(nn.Module):
         """
         candidates = dict(self.trainable_candidates(phase.stage))
         for part in phase.frozen:
-            if not any(_belongs(name, part) for name in candidates) and part not in (HEAD, *ROOTS.values()):
+            if not any(_belongs(name, part) for name in candidates) and part not in (HEAD, *self.roots.values()):
                 raise InputError(f"phase {phase.name}: frozen_modules names {part!r}, which this model does not have")
         for root, substring in phase.reactivated:
             if not any(_reactivates(name, root, substring) for name in candidates):
@@ -118,19 +115,3 @@ def plain_name(released: str) -> str:
         if rest and rest[0] == word:
             rest = rest[1:]
     return ".".join((root, *rest))
-
-
-def with_feature_channel(config: ModelConfig, channels: int | None) -> ModelConfig:
-    """The configuration with `--feature_channel`.
-
-    Raises:
-        InputError: there is no implicit feature, or the number is not positive.
-    """
-    if channels is None:
-        return config
-    if not config.inter.remembers:
-        raise InputError(f"--feature_channel {channels}: this inter configuration has no implicit feature; "
-                         "choose one with buffering_type hybrid, or leave the flag out")
-    if channels < 1:
-        raise InputError(f"--feature_channel {channels} must be at least 1")
-    return replace(config, inter=replace(config.inter, feature_channel=channels))

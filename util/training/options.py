@@ -9,9 +9,13 @@ from dataloader.clips import DATASETS
 from models.catalogue import DEFAULT
 from models.hytip.inter import FRAME_TYPES
 from util.errors import InputError
-from util.training.starting_points import RESTORES
 
 DEFAULT_DATASET = "Vimeo-90k"
+
+RESTORES = ("HyTIP", "resume", "load_pretrained", "scratch", "CRC_to_MCR", "Motion_Hybrid", "Inter_Hybrid",
+            "ReduceMotionBufferSize", "ReduceInterBufferSize", "FA", "CTM", "context", "Variable", "LongSequence",
+            "intra", "same", "explicit")
+"""Starting points: the first four of every codec, the others as its `Training.rules` have them."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

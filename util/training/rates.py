@@ -12,13 +12,6 @@ from torch import Tensor
 from util.errors import InputError
 from util.training.network import TrainedNetwork
 
-ANCHORS = ("if_model.q_scale_enc", "if_model.q_scale_dec")
-"""Gains of the intra codec: log-linear from the first row to the last, those between without effect."""
-
-TABLES = ("CondMotion.mv_q_encoder", "CondMotion.mv_q_decoder",
-          "Residual.q_encoder", "Residual.q_decoder", "Residual.q_recon")
-"""A row per rate."""
-
 Range = tuple[float, float]
 """lambda of QP 0 and of QP 63."""
 
@@ -32,18 +25,18 @@ def move_rates(network: TrainedNetwork, before: Range, after: Range) -> None:
     if not 0 < before[0] < before[1]:
         raise InputError(f"--rates_from {before[0]:g} {before[1]:g}: give the lambdas of QP 0 and QP 63, above 0 and "
                          "in ascending order")
-    own = dict(network.entries())
-    if TABLES[-1] not in own:
-        raise InputError("--rates_from: this model has a single rate; leave the flag out")
+    own, training = dict(network.entries()), network.codec.for_training()
+    if network.codec.single_rate or not training.rate_tables:
+        raise InputError("--rates_from: this model has a single rate, or its rates cannot move; leave the flag out")
     result = {}
-    for name in (*ANCHORS, *TABLES):
+    for name in (*training.rate_anchors, *training.rate_tables):
         if name not in own:
             continue
         if not (own[name] > 0).all():
             raise InputError(f"--rates_from: {name} has gains that are not above 0, which have no logarithm")
         table = own[name].detach()
-        result[name] = moved(table[[0, -1]], before, after, len(table)) if name in ANCHORS else moved(table, before,
-                                                                                                      after)
+        anchors = name in training.rate_anchors
+        result[name] = moved(table[[0, -1]] if anchors else table, before, after, len(table))
     network.load_entries(result)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from util.errors import InputError
 from util.training.losses import Loss, LossExpression
-from util.training.stages import STAGES, TRAINED_ALONE, StagePlan
+from util.training.stages import ALONE, STAGES, StagePlan
 from util.yaml_file import read_mapping
 
 TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
@@ -109,9 +109,14 @@ class Phase:
         """
         recurrent = bool(self.rnn) and self.stage == "fullgop"
         keeps_frame = recurrent or (through_references and self.stage == "fullgop")
-        return StagePlan(stage=self.stage, mode=self.mode, p_frames=self.p_frames, detach_frame=not keeps_frame,
+        return StagePlan(stage=self.stage, path=self.path, p_frames=self.p_frames, detach_frame=not keeps_frame,
                          detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
                          terms=self.rate.terms | self.distortion.terms)
+
+    @property
+    def path(self) -> str | None:
+        """The part of a P-frame's way that is coded, as in `StagePlan`."""
+        return "contexts" if self.stage == "trainmc" else "motion" if self.mode == "motion" else None
 
     def __post_init__(self):
         if self.stage not in STAGES:
@@ -163,7 +168,7 @@ class Phase:
 _TERMS_ALONE = {"intra": {"i_rate", "distortion"}, "flow": {"warped_distortion", "flow_distortion", "flow_roughness"}}
 """What the stages that train one network alone can measure."""
 
-assert _TERMS_ALONE.keys() == TRAINED_ALONE.keys()
+assert _TERMS_ALONE.keys() == set(ALONE)
 
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
@@ -297,17 +302,19 @@ class Step:
 
     Attributes:
         name: the step's experiment is `{experiment_name}_{name}`.
+        model: instead of `--model`; files of its parts are looked for in `--config_dir`.
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
         rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
     """
     name: str
-    cond_motion_coder_conf: str
-    residual_coder_conf: str
     train_conf: str
     restore: str
-    intra_coder_conf: str = "Intra.yml"
-    motion_estimation_conf: str = "MENet.yml"
+    model: str | None = None
+    cond_motion_coder_conf: str | None = None
+    residual_coder_conf: str | None = None
+    intra_coder_conf: str | None = None
+    motion_estimation_conf: str | None = None
     quality_level: int = 5
     iframe_quality: int = 5
     QP: int = 63

@@ -17,17 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.codec import FrameHeader
+from models.codec import CodedFrame, FrameHeader, Memory, VideoCodec
 from models.entropy.training import Noise, TrainingEstimator, round_straight_through
-from models.hytip.codec import HyTIP
-from models.hytip.memory import HybridMemory
-from models.layers.functional import crop, pad_to_multiple, warp
+from models.layers.functional import warp
 from util.training.losses import Distortion, Terms
 
 STAGES = ("1Pframe", "2Pframes", "trainmc", "fullgop", "intra", "flow")
 
-TRAINED_ALONE = {"intra": "if_model", "flow": "MENet"}
-"""Stages that use one network alone -> its root in released names; other stages train all but the intra codec."""
+ALONE = ("intra", "flow")
+"""Stages that use one network alone; other stages train all but the intra codec."""
 
 FLOW_SCALES = 4
 """Resolutions at which stage flow compares the warped reference, from 1/1 down: coarse ones see large motion."""
@@ -39,7 +37,7 @@ class StagePlan:
 
     Attributes:
         stage: one of STAGES.
-        mode: motion or residual for 2Pframes.
+        path: the part of a P-frame's way that is coded (`VideoCodec.partial_paths`); None for all of it.
         p_frames: P-frames per clip.
         detach_frame: whether the gradient stops at the reference frame.
         detach_flow: whether it stops at the remembered decoded flow.
@@ -47,7 +45,7 @@ class StagePlan:
         terms: those that need gradients; the others are computed without, for the log.
     """
     stage: str
-    mode: str | None = None
+    path: str | None = None
     p_frames: int
     detach_frame: bool
     detach_flow: bool
@@ -88,8 +86,8 @@ class ClipCoder:
         quantise: of the signal path, see `TrainingEstimator`.
     """
 
-    def __init__(self, model: HyTIP, plan: StagePlan, distortion: Distortion, feature_head: nn.Module | None = None,
-                 quantise=round_straight_through):
+    def __init__(self, model: VideoCodec, plan: StagePlan, distortion: Distortion,
+                 feature_head: nn.Module | None = None, quantise=round_straight_through):
         self.model, self.plan, self.distortion = model, plan, distortion
         self.feature_head, self.quantise = feature_head, quantise
 
@@ -99,36 +97,38 @@ class ClipCoder:
             return [self._learn_intra(clips)]
         if self.plan.stage == "flow":
             return [self._learn_flow(clips)]
-        code = self._code_contexts if self.plan.stage == "trainmc" else self._code_whole
-        if self.plan.mode == "motion":
-            code = self._code_motion
         frames = clips.frames.unbind(1)[:self.plan.p_frames + 1]
-        memory = HybridMemory(frames[0] if self.plan.stage == "trainmc" else self._code_intra(frames[0], clips.qp))
+        path = self.model.code_frame if self.plan.path is None else self.model.partial_paths()[self.plan.path]
+        memory = self._first_memory(frames[0], clips.qp)
         results = []
         for position, frame in enumerate(frames[1:], start=1):
-            terms, memory = code(frame, self._detached(memory), clips, position)
-            results.append(terms)
+            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory)
+            header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
+                                 frame_type=self.plan.frame_types[position])
+            coded = path(coder, frame, memory, self.model.understood(header))
+            results.append(self._terms(coder, frame, memory, coded))
+            memory = coded.memory
         return results
 
     @torch.no_grad()
-    def _code_intra(self, frame: Tensor, qp: Tensor | int) -> Tensor:
-        """The decoded I-frame. In training it is not clamped either (as in the release; the golden losses need it)."""
-        padded = pad_to_multiple(frame, 64)
-        decoded = self.model.intra(_Rounding(), padded, tuple(padded.shape[-2:]), qp)
-        return crop(decoded, tuple(frame.shape[-2:]))
+    def _first_memory(self, frame: Tensor, qp: Tensor | int) -> Memory:
+        """What the first frame leaves: decoded, or where contexts are learnt the original."""
+        if self.plan.path == "contexts":
+            return self.model.remember_frame(frame)
+        header = FrameHeader(intra=True, qp=qp, size=tuple(frame.shape[-2:]))
+        return self.model.code_frame(_Rounding(), frame, None, header).memory
 
     def _learn_intra(self, clips: Clips) -> Terms:
-        coder = TrainingEstimator(clips.noise, self.quantise)
-        frame = clips.frames[:, 0]
-        padded = pad_to_multiple(frame, 64)
-        decoded = crop(self.model.intra(coder, padded, tuple(padded.shape[-2:]), clips.qp), tuple(frame.shape[-2:]))
-        return {"i_rate": (coder.bits["iy"] + coder.bits["iz"]) / (frame.shape[-2] * frame.shape[-1]),
-                "distortion": self.distortion(decoded, frame)}
+        coder, frame = TrainingEstimator(clips.noise, self.quantise), clips.frames[:, 0]
+        size = tuple(frame.shape[-2:])
+        coded = self.model.code_frame(coder, frame, None, FrameHeader(intra=True, qp=clips.qp, size=size))
+        return {"i_rate": sum(coder.bits[latent.name] for latent in reversed(self.model.latents(intra=True)))
+                / (size[0] * size[1]), "distortion": self.distortion(coded.frame, frame)}
 
     def _learn_flow(self, clips: Clips) -> Terms:
         """The estimated flow is judged by what it warps, at several scales: without a true flow nothing else can."""
         reference, frame = clips.frames[:, 0], clips.frames[:, 1]
-        flow = self.model.motion_estimation(frame, reference).float()
+        flow = getattr(self.model, self.model.flow_network)(frame, reference).float()
         terms = {"warped_distortion": self.distortion(warp(reference, flow), frame),
                  "flow_roughness": _roughness(flow, frame)}
         total = terms["warped_distortion"]
@@ -138,59 +138,33 @@ class ClipCoder:
             total = total + self.distortion(warp(reference, flow), frame)
         return {**terms, "flow_distortion": total / FLOW_SCALES}
 
-    def _detached(self, memory: HybridMemory) -> HybridMemory:
-        if self.plan.detach_frame:
-            memory = replace(memory, frame=memory.frame.detach())
-        if self.plan.detach_flow and memory.flow is not None:
-            memory = replace(memory, flow=memory.flow.detach())
-        return memory
+    def _detached(self, memory: Memory) -> Memory:
+        names = ["frame"] * self.plan.detach_frame + ["flow"] * self.plan.detach_flow
+        kept = memory.tensors()
+        return replace(memory, **{name: kept[name].detach() for name in names if name in kept})
 
-    def _code_motion(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
-                   ) -> tuple[Terms, HybridMemory]:
-        coder = TrainingEstimator(clips.noise, self.quantise)
-        flow = self.model.motion_estimation(frame, memory.frame)
-        motion = self.model.motion(coder, flow, memory, clips.qp)
+    def _terms(self, coder: TrainingEstimator, frame: Tensor, memory: Memory, coded: CodedFrame) -> Terms:
+        """What there is to measure of a P-frame, each (B,)."""
+        views = coded.views
+        if self.plan.path == "contexts":
+            made = (views["mc"], *(views[f"context_frame{n}"] for n in (1, 2, 3)))
+            return {f"mc_distortion{n}": self.distortion(x, frame) for n, x in enumerate(made)}
         terms = self._rates(coder, frame)
-        self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, motion.flow_hat))
-        return terms, self._remember_motion(frame, motion)
-
-    def _code_contexts(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
-                   ) -> tuple[Terms, HybridMemory]:
-        coder = TrainingEstimator(clips.noise, self.quantise)
-        flow = self.model.motion_estimation(frame, memory.frame)
-        motion = self.model.motion(coder, flow, memory, clips.qp)
-        prediction = self.model.inter.predict(memory, motion.flow_hat, self._frame_type(position))
-        made = (prediction.mc_frame, *self.model.inter.context_frames(prediction.contexts))
-        terms = {f"mc_distortion{i}": self.distortion(x, frame) for i, x in enumerate(made)}
-        return terms, self._remember_motion(frame, motion)
-
-    def _code_whole(self, frame: Tensor, memory: HybridMemory, clips: Clips, position: int
-                   ) -> tuple[Terms, HybridMemory]:
-        coder = TrainingEstimator(clips.noise, self.quantise)
-        header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
-                             frame_type=self._frame_type(position))
-        coded = self.model.code_frame(coder, frame, memory, header)
-        terms = self._rates(coder, frame)
-        self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, coded.views["decoded_flow"]))
-        self._measure(terms, "mc_distortion", frame, lambda: coded.views["mc"])
+        if "decoded_flow" in views:
+            self._measure(terms, "warped_distortion", frame, lambda: warp(memory.frame, views["decoded_flow"]))
+        if self.plan.path == "motion":
+            return terms
+        if "mc" in views:
+            self._measure(terms, "mc_distortion", frame, lambda: views["mc"])
         self._measure(terms, "distortion", frame, lambda: coded.frame)
-        with torch.no_grad():
-            error = coded.views["decoded_flow"].float() - coded.views["flow"].float()
-            terms["motion_mse"] = error.square().flatten(1).mean(1)
+        if "decoded_flow" in views:
+            with torch.no_grad():
+                error = views["decoded_flow"].float() - views["flow"].float()
+                terms["motion_mse"] = error.square().flatten(1).mean(1)
         if self.feature_head is not None:
             self._measure(terms, "feature_frame_distortion", frame,
-                          lambda: self.feature_head(coded.memory.ref_feature.float()))
-        return terms, coded.memory
-
-    def _remember_motion(self, frame: Tensor, motion) -> HybridMemory:
-        """The memory of a frame of which only the motion was coded; the reference becomes the original."""
-        config = self.model.config.motion
-        return HybridMemory(frame=frame, flow=motion.flow_hat,
-                      ref_mv_feature=motion.feature if config.remembers_feature else None,
-                      ref_mv_y=motion.y_hat if config.remembers_latent else None)
-
-    def _frame_type(self, position: int) -> int:
-        return self.plan.frame_types[position]
+                          lambda: self.feature_head(coded.memory.ref_feature))
+        return terms
 
     def _measure(self, terms: Terms, name: str, target: Tensor, make) -> None:
         """One distortion, with a gradient where the loss needs it."""

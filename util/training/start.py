@@ -7,12 +7,11 @@ from util.errors import InputError
 from util.training.averaging import put_back
 from util.training.checkpoints import AVERAGE, KEY, Checkpoints, Progress, read_progress, restore_network
 from util.training.distributed import Team
-from util.training.initial import DEFAULT_LAMBDAS, initialise
 from util.training.network import TrainedNetwork
 from util.training.options import DEFAULT_DATASET, TrainingOptions
 from util.training.rates import move_rates
 from util.training.schedule import Phase
-from util.training.starting_points import FROM_NOTHING, RULES, start_from_checkpoint, start_from_pretrained
+from util.training.starting_points import FROM_NOTHING, start_from_checkpoint, start_from_pretrained
 
 
 def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkpoints: Checkpoints, team: Team
@@ -20,7 +19,7 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
     """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
     fresh = Progress(seed=options.seed, recipe=_recipe(options))
     if options.restore in FROM_NOTHING or (options.restore == "load_pretrained" and options.from_scratch):
-        initialise(network.codec, last.lambdas or DEFAULT_LAMBDAS)
+        network.codec.for_training().initialise(network.codec, last.lambdas)
     if options.restore == "resume":
         return _resume(options, network, checkpoints, team)
     if options.restore == "HyTIP":
@@ -36,7 +35,6 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
     elif options.restore == "scratch":
         team.say(f"--restore scratch: random weights of seed {options.seed}")
     else:
-        assert options.restore in RULES
         for line in start_from_checkpoint(network, _source(options, team), options.restore):
             team.say(line)
     if options.rates_from:

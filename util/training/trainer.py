@@ -119,7 +119,7 @@ class Trainer:
             self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
         self.progress.phase = phase.name
-        plan = phase.stage_plan(variable_rate=self.network.codec.config.variable_rate,
+        plan = phase.stage_plan(variable_rate=not self.network.codec.single_rate,
                                 through_references=self.options.FGOP_Inter_XtRNN,
                                 frame_types=self.options.frame_types(phase.p_frames + 1))
         loss = ClipLoss(self.network, plan, phase.loss(self.options.frame_weight), anchor=self.setup.anchor,

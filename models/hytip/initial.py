@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from models.hytip.codec import HyTIP
 from models.hytip.config import IntraConfig
+from models.hytip.gradient_flow import follow_gradients
 from models.hytip.inter import InterCodec
 from models.hytip.motion import MotionCodec
+from models.hytip.transforms import Stage, set_down, set_subpel, set_up, stages
 from models.intra.dcvc_dc import IntraCodec
 from models.layers.attention import ChannelTransform
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
-from util.training.gradient_flow import follow_gradients
-from util.training.transforms import Stage, set_down, set_subpel, set_up, stages
 
 GREY, DEVIATION, CORRELATION = 0.45, 0.25, 0.95
 """Mean and standard deviation of natural frames, and correlation of neighbouring pixels, near enough."""
@@ -69,12 +69,13 @@ class _Rates(NamedTuple):
 
 
 @torch.no_grad()
-def initialise(codec: HyTIP, lambdas: tuple[float, float] = DEFAULT_LAMBDAS) -> None:
+def initialise(codec: "HyTIP", lambdas: tuple[float, float] | None = None) -> None:
     """Draw new weights for the four networks, from PyTorch's generator.
 
     Args:
-        lambdas: of QP 0 and QP 63, for which the steps of quantisation are chosen.
+        lambdas: of QP 0 and QP 63, for which the steps of quantisation are chosen; by default DEFAULT_LAMBDAS.
     """
+    lambdas = lambdas or DEFAULT_LAMBDAS
     for module in codec.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0, 1 / math.sqrt(module.weight[0].numel()))
