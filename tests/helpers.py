@@ -3,9 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import load_config
+from models.catalogue import build_codec, find_model
+from models.codec import VideoCodec
 from models.hytip.codec import HyTIP
 from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
-from seeded import seeded_state
+from seeded import seeded_state, seeded_tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
@@ -60,3 +62,12 @@ def seeded_model(config: ModelConfig, salt: int = 0) -> HyTIP:
         network = getattr(model, name)
         network.load_state_dict(seeded_state(network.state_dict(), f"{root}.net.", salt))
     return model.eval().requires_grad_(False)
+
+
+def tiny_codec_model(name: str) -> VideoCodec:
+    """A codec of the catalogue at the widths of tests/tiny, with seeded weights, frozen for evaluation."""
+    codec = build_codec(find_model(TINY / f"{name}.yml"))
+    seeders = {"hytip": lambda key, released, value: seeded_tensor(released.replace(".module.", "."), value)}
+    state = codec.state_dict()
+    codec.load_state_dict({key: seeders[name](key, codec.released_name(key), value) for key, value in state.items()})
+    return codec.eval().requires_grad_(False)

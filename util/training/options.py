@@ -7,7 +7,7 @@ from typing import Any
 
 from dataloader.clips import DATASETS
 from models.catalogue import DEFAULT
-from models.hytip.inter import FRAME_TYPES
+from util.coding.gop import FRAME_TYPES
 from util.errors import InputError
 
 DEFAULT_DATASET = "Vimeo-90k"
