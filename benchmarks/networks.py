@@ -21,7 +21,7 @@ COUNTED = (192, 384)
 class Rounding:
     """A coder that only rounds: what is left of coding is the networks."""
 
-    def code(self, residual, scale, model, name):
+    def code(self, residual, scale, distribution, name):
         return residual.round()
 
     def code_z(self, z, prior, size, name):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.entropy.coder import Coder
-from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
+from models.entropy.distributions import Conditional, Factorized
 from models.layers.blocks import Up, conv, leaky
 from models.layers.functional import pad_to_multiple
 
@@ -27,7 +27,7 @@ def hyper_decoder(block: type[nn.Module], z_channels: int, y_channels: int) -> n
     return nn.Sequential(Up(z_channels, z_channels), Up(z_channels, z_channels), block(z_channels, y_channels))
 
 
-def code_hyper(coder: Coder, y: Tensor | None, size: tuple[int, int], encoder: nn.Module, prior: FactorizedPrior,
+def code_hyper(coder: Coder, y: Tensor | None, size: tuple[int, int], encoder: nn.Module, prior: Factorized,
                name: str) -> Tensor:
     """Code z. Returns z_hat.
 
@@ -50,16 +50,16 @@ def put(x: Tensor, where: Positions, values: Tensor) -> Tensor:
     return x.flatten(1).index_copy(1, where, values).view_as(x)
 
 
-def code_latent(coder: Coder, y: Tensor | None, scales: Tensor, means: Tensor, model: GaussianModel | NormalModel,
+def code_latent(coder: Coder, y: Tensor | None, scales: Tensor, means: Tensor, distribution: Conditional,
                 name: str) -> Tensor:
     """Code y in a single pass. Returns y_hat = round(y - mean) + mean, in the units of y."""
     residual = None if y is None else (y - means).flatten(1)
-    return coder.code(residual, scales.flatten(1), model, name).view_as(means) + means
+    return coder.code(residual, scales.flatten(1), distribution, name).view_as(means) + means
 
 
 def code_latent_in_passes(coder: Coder, y: Tensor | None, scales: Tensor, means: Tensor,
                           passes: Sequence[Positions], refine: Callable[[int, Tensor], tuple[Tensor, Tensor]],
-                          model: GaussianModel | NormalModel, name: str) -> Tensor:
+                          distribution: Conditional, name: str) -> Tensor:
     """Code y in spatial passes, each with parameters refined by what is known so far. Returns y_hat.
 
     Args:
@@ -73,7 +73,7 @@ def code_latent_in_passes(coder: Coder, y: Tensor | None, scales: Tensor, means:
     for n, where in enumerate(passes):
         mean = take(means, where)
         residual = None if y is None else take(y, where) - mean
-        y_hat = put(y_hat, where, coder.code(residual, take(scales, where), model, name) + mean)
+        y_hat = put(y_hat, where, coder.code(residual, take(scales, where), distribution, name) + mean)
         if n + 1 < len(passes):
             scales, means = refine(n, y_hat)
     return y_hat

@@ -58,8 +58,8 @@ class Transcoder:
     def __init__(self, tables, sections):
         self.reader, self.writer = StreamDecoder(tables, sections), StreamEncoder(tables)
 
-    def code(self, residual, scale, model, name):
-        return self.writer.code(self.reader.code(None, scale, model, name), scale, model, name)
+    def code(self, residual, scale, distribution, name):
+        return self.writer.code(self.reader.code(None, scale, distribution, name), scale, distribution, name)
 
     def code_z(self, z, prior, size, name):
         return self.writer.code_z(self.reader.code_z(None, prior, size, name), prior, size, name)

@@ -105,7 +105,7 @@ def test_nearly_all_arithmetic_is_in_half_precision():
 
 
 class _Rounding:
-    def code(self, residual, scale, model, name):
+    def code(self, residual, scale, distribution, name):
         return residual.round()
 
     def code_z(self, z, prior, size, name):

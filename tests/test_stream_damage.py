@@ -108,8 +108,8 @@ def test_diverging_symbols_stop_the_decoder_at_the_first_bad_frame(portable):
     encoded, stream = coded(wild_codec(), clip(4, 48, 64), portable=portable)
     other = copy_of(wild_codec())
     with torch.no_grad():                                           # what another device does, only more so
-        for value in other.network("float64" if portable else "float32").inter.parameters():
-            value.mul_(1 + 1e-5)
+        for name, value in other.network("float64" if portable else "float32").inter.named_parameters():
+            value.mul_(1 if "bit_estimator" in name else 1 + 1e-5)          # tables are equal on all devices
     frames = []
     with pytest.raises(StreamError) as caught:
         for frame in other.decode(io.BytesIO(stream), report=lambda _: None):
@@ -158,7 +158,7 @@ def test_other_symbols_than_the_encoder_counted_are_an_error(portable):
 
 
 def test_a_section_with_more_than_its_symbols_is_an_error(monkeypatch):
-    pack, more = stream_coder._pack, (np.arange(8, dtype=np.int32), tiny_codec().tables.y.models[9])
+    pack, more = stream_coder._pack, (np.arange(8, dtype=np.int32) % 3, tiny_codec().tables["iy"].models[30])
     with monkeypatch.context() as patch:
         patch.setattr(stream_coder, "_pack", lambda runs: pack([*runs, more]))
         stream = encode(tiny_codec(), clip(1, 32, 32))

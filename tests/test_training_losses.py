@@ -6,6 +6,7 @@ import torch
 from training_helpers import seeded_network
 
 from helpers import tiny_config
+from models.entropy.distributions import Bounded
 from models.entropy.training import SampleNoise, TrainingEstimator, no_noise, round_straight_through
 from seeded import seeded_video
 from util.errors import InputError
@@ -93,7 +94,7 @@ def test_signal_and_rate_paths_differ():
     residual, scale = torch.tensor([[0.4, 1.4]]), torch.tensor([[1.0, 2.0]])
     coder = TrainingEstimator(lambda like, half: torch.full_like(like, 0.2 * half))
     assert coder.code(residual, scale, model, "ry").tolist() == [[0, 1]]
-    expected = -torch.log2(model.likelihood(residual + 0.1, scale)).sum()
+    expected = model.bits(residual + 0.1, scale).sum()
     assert coder.bits["ry"].item() == pytest.approx(expected.item())
 
 
@@ -115,7 +116,9 @@ def test_gradients_agree_with_finite_differences(part, name, side):
     network = seeded_network(tiny_config()).double()
     codec = network.codec
     for model in (codec.motion.gaussian_conditional, codec.inter.context_model.gaussian_conditional):
-        model.lower_bound_scale, model.likelihood_lower_bound = Clamp(0.11), Clamp(1e-9)
+        model.lower_bound_scale, model.tail = Clamp(0.11), Clamped()
+    for prior in (codec.intra.bit_estimator_z, codec.motion.bit_estimator_z_mv, codec.inter.bit_estimator_z):
+        prior.tail = Clamped()
     phase = Phase(name="p", first_epoch=1, last_epoch=1, stage="fullgop", rnn=1, max_p_frames=2, batch_size=1, lr=1,
                   rate=LossExpression("rate" if side == "rate" else "None"),
                   distortion=LossExpression("distortion" if side == "distortion" else "None"))
@@ -148,6 +151,10 @@ class Clamp(torch.nn.Module):
 
     def forward(self, x):
         return x.clamp_min(self.bound)
+
+
+class Clamped(Bounded):
+    rate = Bounded.bits
 
 
 class Distortion64(Distortion):

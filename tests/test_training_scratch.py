@@ -17,8 +17,7 @@ from dataloader.source import PngFolder
 from helpers import ROOT, tiny_config
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
-from models.entropy.likelihood import NormalModel
-from models.entropy.training import smooth_likelihood
+from models.entropy.distributions import SmoothNormal
 from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
 from models.hytip.memory import HybridMemory as Memory
@@ -103,26 +102,26 @@ def test_the_gain_anchors_learn_and_nothing_coded_changes():
 def test_the_intra_likelihood_of_training_is_that_of_coding():
     scale = torch.tensor([0.2, 0.5, 1.0, 4.0]).view(-1, 1)
     values = torch.linspace(-2, 2, 41)
-    exact = NormalModel().likelihood(values, scale)
-    assert (smooth_likelihood(values, scale) - exact).abs().max() < 1e-6
+    model = SmoothNormal()
+    assert (model.smooth_probability(values, scale) - model.probability(values, scale)).abs().max() < 1e-6
     values, scale = torch.tensor([30.0, 1.5], requires_grad=True), torch.tensor([-1.0, 0.01], requires_grad=True)
-    smooth_likelihood(values, scale).log()[1].neg().backward()
+    model.rate(values, scale)[1].backward()
     assert scale.grad[1] < 0, "a scale below the bound must be able to rise"
 
 
 class Exact(Estimator):
     """Latents without rounding: what the transforms alone lose."""
 
-    def code(self, residual, scale, model, name):
-        super().code(residual, scale, model, name)
+    def code(self, residual, scale, distribution, name):
+        super().code(residual, scale, distribution, name)
         return residual
 
 
 class WithoutResidual(Estimator):
     """The latent of the residual is zero."""
 
-    def code(self, residual, scale, model, name):
-        return super().code(0 * residual if name == "ry" else residual, scale, model, name)
+    def code(self, residual, scale, distribution, name):
+        return super().code(0 * residual if name == "ry" else residual, scale, distribution, name)
 
 
 def small_codec(initial: bool = True, lambdas: tuple[float, float] = LAMBDAS) -> HyTIP:

@@ -47,10 +47,10 @@ def test_bits_lie_where_the_latent_lies():
     for step, (row, column) in enumerate([(0, 0), (1, 1), (1, 0), (0, 1)]):
         mapper = BitMapper()
         for n in range(4):
-            likelihood = torch.ones(1, 2 * 4)              # 2 channels, 4x4 latent: 4 positions per pass and channel
+            bits = torch.zeros(1, 2 * 4)                   # 2 channels, 4x4 latent: 4 positions per pass and channel
             if n == step:
-                likelihood[0, 3] = 0.25                    # the last position of this class in the first channel
-            mapper._count("ry", likelihood)
+                bits[0, 3] = 2                             # the last position of this class in the first channel
+            mapper._count("ry", bits)
         bits = mapper.bits_map([latent], (64, 64))
         expected = torch.zeros(64, 64)
         expected[16 * (2 + row):16 * (3 + row), 16 * (2 + column):16 * (3 + column)] = 2 / 256

@@ -19,7 +19,7 @@ from torchvision.utils import flow_to_image
 
 from dataloader.video_out import to_pixels
 from models.codec import CodedFrame, Latent
-from models.entropy.coder import MIN_LIKELIHOOD, Estimator
+from models.entropy.coder import Estimator
 from models.layers.functional import crop
 from util.files import atomic_path
 
@@ -37,9 +37,9 @@ class BitMapper(Estimator):
         self.latents: dict[str, list[Tensor]] = {}                 # bits of each symbol, B x n, a tensor per pass
         self.hypers: dict[str, Tensor] = {}                        # bits per position, h w
 
-    def _count(self, name: str, likelihood: Tensor) -> None:
-        super()._count(name, likelihood)
-        bits = -likelihood.clamp_min(MIN_LIKELIHOOD).log2()[0]
+    def _count(self, name: str, bits: Tensor) -> None:
+        super()._count(name, bits)
+        bits = bits[0]
         if bits.dim() == 3:
             self.hypers[name] = bits.sum(0)
         else:

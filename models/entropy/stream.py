@@ -1,9 +1,9 @@
 """Coder objects that write symbols to bytes and read them back (interface: models/entropy/coder.py).
 
-Every name (iy, iz, my, mz, ry, rz) of a frame has a section of its own, an ANS code over the integer tables. Within
+Every name of a frame (its latents) has a section of its own, an ANS code over the integer tables. Within
 one call, symbols are grouped by table, in stable order; then come the values that escaped their tables, as
 
-    sign (1 bit), number of bits n (5 bits), the lowest n bits of the excess + 1
+    sign (1 bit), number of bits n (a table of its own), the lowest n bits of the excess + 1
 
 where the excess counts from the table's end outwards. A section is little-endian 32-bit words without the zero
 bytes at its end. One frame of one sample (B = 1) is coded per object.
@@ -12,6 +12,7 @@ Nothing leaves the device but symbols (int32) and table indices (uint8). The enc
 at the end, so that the host may do it while the device computes the next frame; the decoder has one transfer down and
 one up per call.
 """
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-from models.entropy.tables import NO_SCALE, Tables, TableSet
+from models.entropy.distributions import Conditional, Factorized
+from models.entropy.tables import NO_SCALE, TOTAL, Tables, TableSet, coder_model
 from models.entropy.transfer import Download, upload
 from util.errors import InputError
 
@@ -37,8 +38,19 @@ NO_SYMBOL = -(1 << 31)
 
 ESCAPE_BITS = 31
 """An excess + 1 lies below 2^ESCAPE_BITS."""
+
+
+def _length_frequencies() -> np.ndarray:
+    """Of the numbers of bits 0..ESCAPE_BITS - 1: each is a factor of sqrt(2) rarer than the one before it."""
+    weights = [math.isqrt(1 << 2 * ESCAPE_BITS - n) for n in range(ESCAPE_BITS)]
+    frequencies = np.array([1 + (TOTAL - ESCAPE_BITS) * weight // sum(weights) for weight in weights])
+    frequencies[0] += TOTAL - frequencies.sum()
+    return frequencies
+
+
+LENGTH_FREQUENCIES = _length_frequencies()
 _LOW = 16
-_SIGN, _LENGTH = Uniform(2), Uniform(32)
+_SIGN, _LENGTH = Uniform(2), coder_model(LENGTH_FREQUENCIES)
 _DIGITS = {bits: Uniform(1 << bits) for bits in range(1, _LOW + 1)}
 
 Run = tuple[np.ndarray, object]
@@ -64,7 +76,7 @@ class Groups(NamedTuple):
 
     @classmethod
     def of_scales(cls, index: np.ndarray, tables: TableSet, name: str) -> "Groups":
-        """By what `ScaleIndex` says, uint8 (n,).
+        """By what the distribution says, uint8 (n,).
 
         Raises:
             StreamError: a scale is NaN.
@@ -102,7 +114,7 @@ class StreamEncoder:
     """Rounds and writes. Returns what `Estimator` returns.
 
     Args:
-        tables: of all names.
+        tables: of all latents. A distribution that those of its latent were not made from is an `InputError`.
         span: around the work of "entropy" and "transfer".
 
     Attributes:
@@ -118,19 +130,21 @@ class StreamEncoder:
         self._download = Download()
         self._span = span
 
-    def code(self, residual: Tensor, scale: Tensor, model: GaussianModel | NormalModel, name: str) -> Tensor:
+    def code(self, residual: Tensor, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
         assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
         with self._span("entropy"):
             symbols = residual.round() + 0.0                        # no -0.0, which a decoder could not know
-            index = self._download.start(self.tables.scale_index(scale[0]))
-            self._keep(name, self.tables.y, symbols, index, None)
+            tables = self.tables.of_latent(name, distribution)
+            index = self._download.start(distribution.index(scale[0]))
+            self._keep(name, tables, symbols, index, None)
         return symbols
 
-    def code_z(self, z: Tensor, prior: FactorizedPrior, size: tuple[int, int], name: str) -> Tensor:
+    def code_z(self, z: Tensor, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
         assert z.shape == (1, prior.channels, *size), "streams hold one sample"
         with self._span("entropy"):
             symbols = (z.round() + 0.0).contiguous()
-            self._keep(name, self.tables.z[name], symbols, None, Groups.of_channels(prior.channels, size))
+            tables = self.tables.of_latent(name, prior)
+            self._keep(name, tables, symbols, None, Groups.of_channels(prior.channels, size))
         return symbols
 
     def _keep(self, name: str, tables: TableSet, symbols: Tensor, index: Tensor | None, groups: Groups | None) -> None:
@@ -196,7 +210,7 @@ class StreamDecoder:
     """Reads what a `StreamEncoder` wrote; the residual is ignored.
 
     Args:
-        tables: of all names.
+        tables: of all latents; a distribution that those of its latent were not made from is an `InputError`.
         sections: bytes by name. Any bytes decode to some symbols, at most 2^31 in size, in time and memory that follow
             from the shapes asked for; `finish` and `checksum` tell whether they are right.
         span: around the work of "entropy" and "transfer".
@@ -211,21 +225,22 @@ class StreamDecoder:
         self._coders = {name: _open(section) for name, section in sections.items()}
         self._span = span
 
-    def code(self, residual: None, scale: Tensor, model: GaussianModel | NormalModel, name: str) -> Tensor:
+    def code(self, residual: None, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
         assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
         with self._span("entropy"):
-            index = self.tables.scale_index(scale[0])
+            tables = self.tables.of_latent(name, distribution)
+            index = distribution.index(scale[0])
         with self._span("transfer"):
             index = index.cpu().numpy()
         with self._span("entropy"):
-            groups = Groups.of_scales(index, self.tables.y, name)
-            values = self._read(name, self.tables.y, groups)
+            values = self._read(name, tables, Groups.of_scales(index, tables, name))
         with self._span("transfer"):
             return upload(values, scale).view_as(scale)
 
-    def code_z(self, z: None, prior: FactorizedPrior, size: tuple[int, int], name: str) -> Tensor:
+    def code_z(self, z: None, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
         with self._span("entropy"):
-            values = self._read(name, self.tables.z[name], Groups.of_channels(prior.channels, size))
+            tables = self.tables.of_latent(name, prior)
+            values = self._read(name, tables, Groups.of_channels(prior.channels, size))
         with self._span("transfer"):
             return upload(values, prior.f1.h).view(1, prior.channels, *size)
 
@@ -267,7 +282,7 @@ def _open(section: bytes) -> Ans:
 def _read_escapes(coder: Ans, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Excesses and whether they are negative."""
     negative = coder.decode(_SIGN, count).astype(bool)
-    lengths = np.minimum(coder.decode(_LENGTH, count).astype(np.int64), ESCAPE_BITS - 1)
+    lengths = coder.decode(_LENGTH, count).astype(np.int64)
     digits = np.int64(1) << lengths
     for shift, sizes in ((0, np.minimum(lengths, _LOW)), (_LOW, lengths - _LOW)):
         for bits in np.unique(sizes[sizes > 0]).tolist():

@@ -5,16 +5,15 @@ borders are scaled cumulative probabilities, rounded correctly: computed in floa
 float64 lies so near a tie that a last-bit difference between maths libraries could turn it. So encoder and decoder
 build equal tables from equal weights, whatever their instruction sets.
 
-The y latents of all codecs share one set of zero-mean Gaussians, indexed by a scale that is quantised on a fixed
-logarithmic ladder; each z has a set with a table per channel, from its `FactorizedPrior` (SPEC section 7).
+Which tables there are, and which of them a symbol takes, is for its distribution to say (distributions.py): those
+with a scale have a table per step of a logarithmic ladder.
 """
-import copy
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import constriction
 import mpmath
@@ -22,23 +21,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.entropy.likelihood import FactorizedPrior
 from util.errors import InputError
+
+if TYPE_CHECKING:
+    from models.entropy.distributions import Coded
 
 PRECISION = 24
 """Frequencies of a table sum to 2^PRECISION, the fixed-point precision of the coder."""
+TOTAL = 1 << PRECISION
 
-SCALES = 64
-SCALE_MIN, SCALE_MAX = Decimal("0.11"), Decimal(256)
+ESCAPE_SHIFT = 8
+LEAST_ESCAPE, MOST_ESCAPE = TOTAL >> 13, TOTAL >> 8
+"""Besides the tails that are cut off, an escape has 2^-ESCAPE_SHIFT of the frequency that the likeliest value of the
+table leaves to the others, within these bounds. So it costs a likely symbol little (some 0.1 % of the entropy), and an
+improbable one hardly more than the distribution says, or much less where the distribution is wrong."""
+
 NO_SCALE = 255
-"""What stands for a NaN among scale indices."""
-GAUSSIAN_REACH = 6
-"""Values up to this many standard deviations are in the table; the rest escapes."""
-
-Z_REACH = 255
-"""Values of z beyond +-Z_REACH always escape."""
-Z_TAIL = 22
-"""A channel's table ends where less than 2^-Z_TAIL of the probability is left (rounded to nearest)."""
+"""What stands for a NaN among table indices."""
 
 DIGITS = 60
 """Decimal digits where float64 is too near a tie."""
@@ -46,6 +45,21 @@ DIGITS = 60
 Categorical = constriction.stream.model.Categorical
 
 Exact = Callable[[int], mpmath.mpf]
+
+
+class Cumulative(NamedTuple):
+    """A cumulative distribution at the borders between consecutive integers.
+
+    Attributes:
+        edges: the borders, float64 (n,): integers plus 1/2.
+        values: the cumulative there, float64 (n,), each within `error`.
+        exact: the same at an index of `edges`, to DIGITS digits.
+        error: far more than what maths libraries differ by.
+    """
+    edges: np.ndarray
+    values: np.ndarray
+    exact: Exact
+    error: float
 
 
 @dataclass(frozen=True)
@@ -64,16 +78,11 @@ class TableSet:
     models: tuple[Categorical, ...] = field(repr=False)
 
     @classmethod
-    def from_borders(cls, first: list[int], borders: list[np.ndarray]) -> "TableSet":
-        """Tables from the integer borders between values, which leave one count for each symbol to be added."""
-        frequencies = []
-        for border in borders:
-            values = np.diff(border) + 1
-            frequencies.append(np.concatenate(([(1 << PRECISION) - values.sum()], values)))
-        # The coder adds one to each weight and scales the rest to fill 2^PRECISION: with these weights by exactly 1.
-        models = tuple(Categorical((f - 1).astype(np.float64), perfect=False) for f in frequencies)
-        return cls(np.array(first, np.int64), np.array([len(f) - 1 for f in frequencies], np.int64),
-                   tuple(frequencies), models)
+    def of(cls, distributions: Iterable[Cumulative]) -> "TableSet":
+        """A table for each."""
+        first, frequencies = zip(*map(_table, distributions))
+        return cls(np.array(first, np.int64), np.array([len(f) - 1 for f in frequencies], np.int64), frequencies,
+                   tuple(map(coder_model, frequencies)))
 
     def checksum(self) -> int:
         """CRC-32 of values and frequencies."""
@@ -85,6 +94,28 @@ class TableSet:
     def least_bits(self) -> np.ndarray:
         """The bits of the cheapest symbol of each table, float64 (groups,)."""
         return np.array([PRECISION - math.log2(f.max()) for f in self.frequencies])
+
+
+def coder_model(frequencies: np.ndarray) -> Categorical:
+    """The coder's model with exactly these frequencies, int64, all at least 1, sum 2^PRECISION."""
+    # The coder adds one to each weight and scales the rest to fill 2^PRECISION: with these weights by exactly 1.
+    return Categorical((frequencies - 1).astype(np.float64), perfect=False)
+
+
+def _table(distribution: Cumulative) -> tuple[int, np.ndarray]:
+    """First value and frequencies. A tail ends where at most half of what the escape has of its own lies beyond."""
+    edges, values, exact, error = distribution
+    borders = round_correctly(TOTAL * values, lambda n: TOTAL * exact(n), TOTAL * error)
+    escape = min(max(TOTAL - int(np.diff(borders).max()) >> ESCAPE_SHIFT, LEAST_ESCAPE), MOST_ESCAPE)
+    low = int(np.searchsorted(borders, escape // 2, side="right")) - 1
+    low = min(max(low, 0), len(borders) - 2)                        # all the mass may lie outside
+    high = min(max(int(np.searchsorted(borders, TOTAL - escape // 2)), low + 1), len(borders) - 1)
+    spare = TOTAL - escape - (high - low)                           # a count for each value comes in addition
+    start = exact(low)
+    borders = round_correctly(spare * (values[low:high + 1] - values[low]), lambda n: spare * (exact(low + n) - start),
+                              TOTAL * error)
+    inside = np.diff(borders) + 1
+    return math.ceil(edges[low]), np.concatenate(([TOTAL - inside.sum()], inside))
 
 
 def round_correctly(approximate: np.ndarray, exact: Exact, tolerance: float) -> np.ndarray:
@@ -102,64 +133,36 @@ def round_correctly(approximate: np.ndarray, exact: Exact, tolerance: float) -> 
     return rounded
 
 
-# Gaussian tables
-
-@lru_cache(maxsize=1)
-def scale_ladder() -> tuple[np.ndarray, np.ndarray]:
-    """The SCALES standard deviations and the SCALES - 1 boundaries halfway between them (logarithmically), float64.
-
-    Decimal arithmetic rounds correctly, so the numbers are the same everywhere.
-    """
-    with localcontext() as context:
-        context.prec = DIGITS
-        low, step = SCALE_MIN.ln(), (SCALE_MAX / SCALE_MIN).ln() / (2 * (SCALES - 1))
-        ladder = np.array([float((low + n * step).exp()) for n in range(2 * SCALES - 1)])
-    return ladder[::2].copy(), ladder[1::2].copy()
-
-
-@lru_cache(maxsize=1)
-def gaussian_tables() -> TableSet:
-    """One zero-mean Gaussian table per scale of the ladder."""
-    first, borders = [], []
-    for scale in scale_ladder()[0].tolist():
-        last = math.ceil(GAUSSIAN_REACH * scale) + 1
-        first.append(-last)
-        borders.append(_gaussian_borders(scale, last))
-    return TableSet.from_borders(first, borders)
-
-
-def _gaussian_borders(scale: float, last: int) -> np.ndarray:
-    """Scaled cumulative probability between the values -last..last, from 0."""
-    edges = np.arange(-last, last + 2) - 0.5
-    spare = (1 << PRECISION) - (2 * last + 2)
-    cumulative = 0.5 * torch.erfc(torch.from_numpy(edges / (-scale * math.sqrt(2)))).numpy()
-
-    def exact(n: int) -> mpmath.mpf:
-        return spare * (mpmath.ncdf(edges[n] / mpmath.mpf(scale)) - mpmath.ncdf(edges[0] / mpmath.mpf(scale)))
-
-    return round_correctly(spare * (cumulative - cumulative[0]), exact, 1e-6)
-
-
-class ScaleIndex:
-    """The step of the scale ladder that a scale in any number format falls on.
+class Ladder:
+    """Scales in equal ratios, and the step that a scale in any number format falls on.
 
     On a CPU the leading bits of the float32 nearest to a scale choose one of BINS. A bin is so narrow that at most one
     boundary lies in it, so that one comparison, with the scale itself, gives exactly what a search among all
     boundaries would. Other devices search: there it costs next to nothing.
+
+    Attributes:
+        scales: the steps, float64 (steps,).
+        boundaries: halfway between them (logarithmically), float64 (steps - 1,).
     """
     BINS = 1 << 13
-    """Sign, exponent and four bits of the mantissa: 16 bins per octave, which has 5.6 steps."""
+    """Sign, exponent and four bits of the mantissa: 16 bins per octave."""
     SHIFT = 32 - 13
 
-    def __init__(self):
+    def __init__(self, least: Decimal, largest: Decimal, steps: int):
+        assert steps <= NO_SCALE
+        with localcontext() as context:                             # decimals round correctly: the same everywhere
+            context.prec = DIGITS
+            low, step = least.ln(), (largest / least).ln() / (2 * (steps - 1))
+            ladder = np.array([float((low + n * step).exp()) for n in range(2 * steps - 1)])
+        self.scales, self.boundaries = ladder[::2].copy(), ladder[1::2].copy()
         edges = np.nan_to_num((np.arange(self.BINS, dtype=np.uint32) << self.SHIFT).view(np.float32), posinf=np.inf)
-        self._below = np.searchsorted(scale_ladder()[1], edges).astype(np.uint8)
-        after = np.append(scale_ladder()[1], np.inf)[self._below]
+        self._below = np.searchsorted(self.boundaries, edges).astype(np.uint8)
+        after = np.append(self.boundaries, np.inf)[self._below]
         self._next = {kind: after.astype(kind) for kind in (np.float32, np.float64)}
-        self._boundaries: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._on_device: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
-    def __call__(self, scale: Tensor) -> Tensor:
-        """uint8 of scale's shape, on its device, without waiting for it: 0..SCALES - 1, or NO_SCALE for a NaN.
+    def index(self, scale: Tensor) -> Tensor:
+        """uint8 of scale's shape, on its device, without waiting for it: 0..steps - 1, or NO_SCALE for a NaN.
 
         Negative scales count as the smallest, infinity as the largest. Formats below float32 are widened first.
         """
@@ -167,9 +170,9 @@ class ScaleIndex:
         if scale.device.type == "cpu":
             return torch.from_numpy(self._look_up(scale.numpy()))
         key = scale.dtype, scale.device
-        if key not in self._boundaries:
-            self._boundaries[key] = torch.from_numpy(scale_ladder()[1]).to(scale.device, scale.dtype)
-        index = torch.bucketize(scale, self._boundaries[key], out_int32=True)
+        if key not in self._on_device:
+            self._on_device[key] = torch.from_numpy(self.boundaries).to(scale.device, scale.dtype)
+        index = torch.bucketize(scale, self._on_device[key], out_int32=True)
         return torch.where(scale.isnan(), NO_SCALE, index).to(torch.uint8)
 
     def _look_up(self, scale: np.ndarray) -> np.ndarray:
@@ -181,75 +184,48 @@ class ScaleIndex:
         return index
 
 
-# Tables of the factorised priors
-
-def factorized_tables(prior: FactorizedPrior) -> TableSet:
-    """One table per channel of a hyper latent.
-
-    Raises:
-        InputError: a parameter is not finite.
-    """
-    prior = copy.deepcopy(prior).to("cpu", torch.float64).requires_grad_(False)
-    if not all(bool(p.isfinite().all()) for p in prior.parameters()):
-        raise InputError("a probability model in the weights is not finite; use other weights")
-    edges = np.arange(-Z_REACH, Z_REACH + 2) - 0.5
-    x = torch.from_numpy(edges).view(1, 1, -1, 1).expand(1, prior.channels, -1, 1)
-    cumulative = prior.cdf(x).squeeze(0).squeeze(-1).numpy()
-    tables = [_channel_borders(edges, row, _ExactCumulative(prior, channel)) for channel, row in enumerate(cumulative)]
-    return TableSet.from_borders([first for first, _ in tables], [borders for _, borders in tables])
-
-
-def _channel_borders(edges: np.ndarray, cumulative: np.ndarray, exact: Callable[[float], mpmath.mpf]
-                     ) -> tuple[int, np.ndarray]:
-    """First value and scaled borders of one channel, its tails cut off."""
-    coarse = round_correctly(cumulative * 2 ** Z_TAIL, lambda n: exact(edges[n]) * 2 ** Z_TAIL, 1e-4)
-    inside = np.flatnonzero((coarse[1:] > 0) & (coarse[:-1] < 2 ** Z_TAIL))
-    low, high = (inside[0], inside[-1]) if len(inside) else (Z_REACH, Z_REACH)       # all mass far outside
-    edges, cumulative = edges[low:high + 2], cumulative[low:high + 2]
-    spare = (1 << PRECISION) - (len(edges) + 1)
-    start = exact(edges[0])
-    borders = round_correctly(spare * (cumulative - cumulative[0]),
-                              lambda n: spare * (exact(edges[n]) - start), 1e-4)
-    return int(low) - Z_REACH, borders
-
-
-class _ExactCumulative:
-    """`FactorizedPrior.cdf` of one channel to DIGITS digits."""
-
-    def __init__(self, prior: FactorizedPrior, channel: int):
-        self.stages = [(float(f.h[0, channel]), float(f.b[0, channel]), None if f.a is None else float(f.a[0, channel]))
-                       for f in (prior.f1, prior.f2, prior.f3, prior.f4)]
-
-    def __call__(self, x: float) -> mpmath.mpf:
-        with mpmath.workdps(DIGITS):
-            t = mpmath.mpf(x)
-            for h, b, a in self.stages:
-                t = t * (mpmath.log1p(mpmath.exp(h)) if h <= 20 else h) + b          # PyTorch's softplus
-                if a is not None:
-                    t = t + mpmath.tanh(t) * mpmath.tanh(a)
-            return 1 / (1 + mpmath.exp(-t))
-
-
-# All tables of a codec
-
-@dataclass(frozen=True)
 class Tables:
-    """Everything a stream coder looks up.
+    """Everything a stream coder looks up: the tables of each latent, by name.
 
-    Attributes:
-        y: the Gaussian tables, one per step of the scale ladder.
-        z: by name (iz, mz, rz), a table per channel.
-        scale_index: from scales to groups of `y`.
+    Distributions with equal scales share theirs, so that they are built once.
     """
-    y: TableSet
-    z: dict[str, TableSet]
-    scale_index: ScaleIndex = field(default_factory=ScaleIndex)
+
+    def __init__(self, sets: Mapping[str, TableSet], identities: Mapping[str, Hashable]):
+        self._sets, self._identities = dict(sets), dict(identities)
+        self._known: dict[str, object] = {}
 
     @classmethod
-    def of(cls, priors: dict[str, FactorizedPrior]) -> "Tables":
-        return cls(gaussian_tables(), {name: factorized_tables(prior) for name, prior in priors.items()})
+    def of(cls, distributions: Mapping[str, "Coded"]) -> "Tables":
+        """Of the distribution of each latent.
+
+        Raises:
+            InputError: a weight of a distribution is not finite.
+        """
+        return cls({name: distribution.tables() for name, distribution in distributions.items()},
+                   {name: distribution.identity() for name, distribution in distributions.items()})
+
+    def __getitem__(self, name: str) -> TableSet:
+        return self._sets[name]
+
+    def of_latent(self, name: str, distribution: "Coded") -> TableSet:
+        """The tables of a latent, which must have been made from this distribution or an equal one.
+
+        Raises:
+            InputError: they were not.
+        """
+        if name not in self._sets:
+            raise InputError(f"latent {name} has no probability tables (they were made for {', '.join(self._sets)}); "
+                             "make them from the model that codes")
+        if self._known.get(name) is not distribution:               # compared once, since it may wait for a device
+            if distribution.identity() != self._identities[name]:
+                raise InputError(f"latent {name} is to be coded with a {type(distribution).__name__} distribution that "
+                                 "its probability tables were not made from; make them from the model that codes")
+            self._known[name] = distribution
+        return self._sets[name]
 
     def checksum(self) -> int:
         """CRC-32 over all tables, by name; equal on all machines for equal weights."""
-        parts = [self.y.checksum(), *(self.z[name].checksum() for name in sorted(self.z))]
-        return zlib.crc32(np.array(parts, "<u4").tobytes())
+        crc = 0
+        for name in sorted(self._sets):
+            crc = zlib.crc32(self._sets[name].checksum().to_bytes(4, "little"), zlib.crc32(name.encode(), crc))
+        return crc

@@ -1,26 +1,16 @@
 """The coder of training: rounding with a straight-through gradient on the signal path, noise on the rate path.
 
-    residual -> round, gradient 1 -> signal            residual + U(-a, a) -> likelihood -> bits
+    residual -> round, gradient 1 -> signal            residual + U(-a, a) -> distribution -> bits
 
 The rate is estimated under additive uniform noise (Balle et al., ICLR 2017), the signal sees what evaluation sees
 (SPEC section 7; `quant_mode: estUN_outR`). Shapes: residuals B x n, hyper latents B C h w.
 """
-import math
 from typing import Protocol
 
 import torch
-from compressai.ops.bound_ops import LowerBoundFunction
 from torch import Tensor
 
-from models.entropy.coder import MIN_LIKELIHOOD
-from models.entropy.likelihood import FactorizedPrior, GaussianModel, NormalModel
-
-Y_NOISE = 0.5
-Z_NOISE = 0.45
-"""Half widths of the uniform noise."""
-
-LEAST_SCALE = 0.11
-"""Bound of the intra latent's scale in training, that of the other latents."""
+from models.entropy.distributions import Conditional, Factorized
 
 
 class Noise(Protocol):
@@ -65,7 +55,7 @@ class SampleNoise:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Likelihoods are computed in float32 at least, whatever the format of the networks."""
+    """Bits are computed in float32 at least, whatever the format of the networks."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -74,28 +64,8 @@ def round_straight_through(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def _at_least(x: Tensor, bound: float) -> Tensor:
-    """max(x, bound) whose gradient still raises x where it is below."""
-    return LowerBoundFunction.apply(x, x.new_full((1,), bound))
-
-
-def smooth_likelihood(values: Tensor, scale: Tensor) -> Tensor:
-    """P(values - 1/2 < Y < values + 1/2) of a zero-mean Gaussian, for learning the intra latent's scale.
-
-    `NormalModel`, by which intra latents are coded, is flat where its erf saturates and below its clamp, so that a
-    network could not leave these places. This is the same probability written with erfc, the scale bounded with a
-    gradient: they differ by less than 1e-5 where the scale is above LEAST_SCALE and the symbol is likely.
-    """
-    precision = math.sqrt(0.5) / _at_least(scale, LEAST_SCALE)
-    values = values.abs()
-    return 0.5 * (torch.erfc((values - 0.5) * precision) - torch.erfc((values + 0.5) * precision))
-
-
 class TrainingEstimator:
     """Estimates bits that have gradients. `bits[name]` is a float32 tensor (B,), the bits of each sample so far.
-
-    Likelihoods are bounded by CompressAI's `LowerBound` alone, whose gradient still raises a likelihood below the
-    bound; a clamp after it would cut that gradient off.
 
     Args:
         noise: of the rate path.
@@ -106,17 +76,16 @@ class TrainingEstimator:
         self.bits: dict[str, Tensor] = {}
         self._noise, self._quantise = noise, quantise
 
-    def code(self, residual: Tensor, scale: Tensor, model: GaussianModel | NormalModel, name: str) -> Tensor:
-        noisy = _wide(residual) + self._noise(residual, Y_NOISE)
-        likelihood = smooth_likelihood if isinstance(model, NormalModel) else model.likelihood
-        self._count(name, likelihood(noisy, _wide(scale)))
+    def code(self, residual: Tensor, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
+        noisy = _wide(residual) + self._noise(residual, distribution.noise)
+        self._count(name, distribution.rate(noisy, _wide(scale)))
         return self._quantise(residual)
 
-    def code_z(self, z: Tensor, prior: FactorizedPrior, size: tuple[int, int], name: str) -> Tensor:
+    def code_z(self, z: Tensor, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
         assert z.shape[-2:] == size
-        self._count(name, prior.likelihood(_wide(z) + self._noise(z, Z_NOISE)))
+        self._count(name, prior.rate(_wide(z) + self._noise(z, prior.noise)))
         return self._quantise(z)
 
-    def _count(self, name: str, likelihood: Tensor) -> None:
-        bits = -_at_least(likelihood, MIN_LIKELIHOOD).log2().flatten(1).sum(1)
-        self.bits[name] = self.bits[name] + bits if name in self.bits else bits
+    def _count(self, name: str, bits: Tensor) -> None:
+        total = bits.flatten(1).sum(1)
+        self.bits[name] = self.bits[name] + total if name in self.bits else total

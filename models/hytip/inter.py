@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.context_mining import ContextFusion, FeatureExtractor, Pyramid, warped
 from models.entropy.coder import Coder
-from models.entropy.likelihood import FactorizedPrior, GaussianModel
+from models.entropy.distributions import Factorized, Gaussian
 from models.hytip.config import InterConfig
 from models.hytip.memory import HybridMemory, Prediction
 from models.hytip.prediction import FrameGenerator, MaskGenerator
@@ -117,7 +117,7 @@ class _ContextModel(nn.Module):
     def __init__(self, c: InterConfig):
         super().__init__()
         self.y_spatial_prior = PlainBlock(3 * c.g_ch_16x, 2 * c.g_ch_16x, c.prior_expansion)
-        self.gaussian_conditional = GaussianModel()
+        self.gaussian_conditional = Gaussian()
 
     def forward(self, y_hat: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         return self.y_spatial_prior(torch.cat((y_hat, scales, means), 1)).chunk(2, 1)
@@ -135,7 +135,7 @@ class InterCodec(nn.Module):
             self.q_decoder = nn.Parameter(torch.ones(64, c.g_ch_2x, 1, 1))
             self.q_feature = nn.Parameter(torch.ones(64, c.g_ch_1x, 1, 1))   # in the released files, without effect
             self.q_recon = nn.Parameter(torch.ones(64, c.g_ch_1x, 1, 1))
-        self.bit_estimator_z = FactorizedPrior(c.g_ch_z)
+        self.bit_estimator_z = Factorized(c.g_ch_z)
         self.mc_generator = FrameGenerator(c)
         if c.Pretrain:
             self._add_pretraining_heads()
@@ -156,7 +156,7 @@ class InterCodec(nn.Module):
             self.y_prior_fusion_adaptor_1 = PlainBlock(3 * y, inner, expansion)
         self.y_prior_fusion = nn.Sequential(PlainBlock(inner, inner, expansion), PlainBlock(inner, 3 * y, expansion))
         if c.no_context:
-            self.gaussian_conditional = GaussianModel()
+            self.gaussian_conditional = Gaussian()
         else:
             self.context_model = _ContextModel(c)
         self.contextual_decoder = _Decoder(c)
@@ -232,7 +232,7 @@ class InterCodec(nn.Module):
         return passes(INTER_SCHEDULE, self.config.g_ch_16x, size, device)
 
     @property
-    def y_model(self) -> GaussianModel:
+    def y_model(self) -> Gaussian:
         """The distribution of y."""
         return self.gaussian_conditional if self.config.no_context else self.context_model.gaussian_conditional
 

@@ -13,7 +13,7 @@ from compressai.layers import GDN
 from torch import Tensor, nn
 
 from models.entropy.coder import Coder
-from models.entropy.likelihood import FactorizedPrior, GaussianModel
+from models.entropy.distributions import Factorized, Gaussian
 from models.hytip.config import MotionConfig
 from models.hytip.memory import HybridMemory
 from models.latent import code_hyper, code_latent, hyper_decoder, hyper_encoder
@@ -116,7 +116,7 @@ class MotionCodec(nn.Module):
         if config.variable_rate:
             self.mv_q_encoder = nn.Parameter(torch.ones(64, config.channel_mv, 1, 1))
             self.mv_q_decoder = nn.Parameter(torch.ones(64, config.channel_mv, 1, 1))
-        self.bit_estimator_z_mv = FactorizedPrior(z)
+        self.bit_estimator_z_mv = Factorized(z)
         self.feature_extractor = _FeatureExtractor(config)
         self.mv_encoder = _Encoder(config)
         self.mv_hyper_prior_encoder = hyper_encoder(SumBlock, n, z)
@@ -134,7 +134,7 @@ class MotionCodec(nn.Module):
             self.prior_fusion = fusion
         else:
             self.PA = fusion
-        self.gaussian_conditional = GaussianModel()
+        self.gaussian_conditional = Gaussian()
         self.mv_decoder = _Decoder(config)
         self.feature_generator = None
         if config.remembers_feature and (config.add_fg or config.implicit_channel != config.channel_mv):

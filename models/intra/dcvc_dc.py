@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from config.fields import require
 from models.entropy.coder import Coder
-from models.entropy.likelihood import FactorizedPrior, NormalModel
+from models.entropy.distributions import Factorized, SmoothNormal
 from models.latent import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, GateBlock, Up, conv
 from models.layers.formats import log_linear
@@ -104,7 +104,7 @@ class IntraCodec(nn.Module):
         z = config.g_ch_z or n
         double, triple = (config.prior_channel or m * n for m in (2, 3))
         block = partial(GateBlock, expansion=config.prior_expansion)
-        self.bit_estimator_z = FactorizedPrior(z)
+        self.bit_estimator_z = Factorized(z)
         self.enc = _Encoder(config)
         self.hyper_enc = hyper_encoder(GateBlock, n, z)
         self.hyper_dec = hyper_decoder(GateBlock, z, n)
@@ -113,7 +113,7 @@ class IntraCodec(nn.Module):
         self.y_spatial_prior_adaptor_2 = conv(4 * n, triple, 1)
         self.y_spatial_prior_adaptor_3 = conv(4 * n, triple, 1)
         self.y_spatial_prior = nn.Sequential(block(triple, triple), block(triple, double), block(double, 2 * n))
-        self.y_model = NormalModel()
+        self.y_model = SmoothNormal()
         self.dec = _Decoder(config)
         self.refine = nn.Sequential(UNet(config.g_ch_1x, config.g_ch_1x, GateBlock, config.unet_channels),
                                     conv(config.g_ch_1x, 3))

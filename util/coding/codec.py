@@ -23,7 +23,6 @@ from torch import Tensor
 
 from models.catalogue import DEFAULT, build_codec, find_model
 from models.codec import VideoCodec
-from models.entropy.likelihood import FactorizedPrior
 from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
 from util.arithmetic import Arithmetic, choose_arithmetic
@@ -67,8 +66,7 @@ class Codec:
         self.arithmetic = arithmetic
         self.behind = int(arithmetic.device.type == "cuda")
         self.span: Span = nullcontext
-        self.tables = Tables.of({name: distribution for name, distribution in model.distributions().items()
-                                 if isinstance(distribution, FactorizedPrior)})
+        self.tables = Tables.of(model.distributions())
         identity = f"{fingerprint(model)} {_describe(model.config)}".encode()
         self.fingerprint = hashlib.sha256(identity).digest()[:FINGERPRINT_BYTES]
         self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}

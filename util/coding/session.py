@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.codec import CodedFrame, FrameHeader, Memory, VideoCodec
+from models.entropy.distributions import Factorized
 from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
 from models.entropy.transfer import Download, to_device
@@ -18,7 +19,7 @@ from util.coding.checksum import PixelChecksum
 from util.errors import InputError
 
 MOST_BYTES_PER_SYMBOL = 8
-"""An escaped symbol takes 24 + 1 + 5 + 30 bits, any other less."""
+"""An escaped symbol takes at most 13 + 1 + 17 + 30 bits, any other less."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,8 @@ class Session:
         for latent in self._network.latents(intra):
             channels, height, width = latent.shape(self._header.aligned)
             least = 0
-            if latent.name in self._tables.z:
+            if isinstance(latent.distribution, Factorized):
                 # Even if each symbol of z is the likeliest one, a file holds this much, with a little slack.
-                least = int(0.9 * height * width * self._tables.z[latent.name].least_bits().sum() / 8)
+                least = int(0.9 * height * width * self._tables[latent.name].least_bits().sum() / 8)
             bounds[latent.name] = least, MOST_BYTES_PER_SYMBOL * (channels * height * width + 1)
         return bounds

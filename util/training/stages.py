@@ -70,7 +70,7 @@ class Clips:
 class _Rounding:
     """The coder of the intra frame, whose bits no loss counts."""
 
-    def code(self, residual: Tensor, scale: Tensor, model, name: str) -> Tensor:
+    def code(self, residual: Tensor, scale: Tensor, distribution, name: str) -> Tensor:
         return residual.round()
 
     def code_z(self, z: Tensor, prior, size: tuple[int, int], name: str) -> Tensor:
