@@ -173,11 +173,11 @@ class ClipCoder:
 
     @staticmethod
     def _rates(coder: TrainingEstimator, frame: Tensor) -> Terms:
-        """Bits per pixel of motion and residual, and of both where both were coded."""
+        """Bits per pixel of motion and of the rest, by the first letter of latents; of both where there is a rest."""
         pixels = frame.shape[-2] * frame.shape[-1]
-        rates = {f"{kind}_rate": (coder.bits[f"{kind}y"] + coder.bits[f"{kind}z"]) / pixels
-                 for kind in "mr" if f"{kind}y" in coder.bits}
-        return {**rates, "rate": rates["m_rate"] + rates["r_rate"]} if "r_rate" in rates else rates
+        kinds = {kind: [coder.bits[name] for name in sorted(coder.bits) if name.startswith(kind)] for kind in "mr"}
+        rates = {f"{kind}_rate": sum(bits) / pixels for kind, bits in kinds.items() if bits}
+        return {**rates, "rate": sum(rates.values())} if "r_rate" in rates else rates
 
 
 def _roughness(flow: Tensor, frame: Tensor) -> Tensor:
