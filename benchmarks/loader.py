@@ -44,7 +44,7 @@ def measure(clips: ClipSet, case: tuple[int, int, bool], workers: int, seconds: 
     many = ClipSet(clips.clips * (1 + 100_000 // len(clips.clips)), clips.free)
     order = EpochOrder(0, 1, len(many.clips), 1.0, batch)
     parts = list(Share().micro_batches(order))
-    loader = DataLoader(EpochClips(many, order, ClipRecipe(frames, 256, random_start), 64), collate_fn=collate,
+    loader = DataLoader(EpochClips(many, order, ClipRecipe(frames, 256, random_start), range(64)), collate_fn=collate,
                         batch_sampler=[part.samples for part in parts], num_workers=workers,
                         prefetch_factor=4 if workers else None)
     delivered = 0

@@ -207,11 +207,11 @@ class EpochClips(Dataset):
     """The samples of one epoch by their place in it.
 
     Args:
-        rates: number of rates that QPs are drawn from.
+        qps: that rate indices are drawn from, in ascending order.
     """
 
-    def __init__(self, clips: ClipSet, order: EpochOrder, recipe: ClipRecipe, rates: int):
-        self.clips, self.order, self.recipe, self.rates = clips, order, recipe, rates
+    def __init__(self, clips: ClipSet, order: EpochOrder, recipe: ClipRecipe, qps: Sequence[int]):
+        self.clips, self.order, self.recipe, self.qps = clips, order, recipe, qps
 
     def __len__(self) -> int:
         return len(self.order.order)
@@ -228,7 +228,7 @@ class EpochClips(Dataset):
             clip = self.clips.clips[index]
             try:
                 frames = read_clip(clip, self.recipe, self.clips.free, generator)
-                return Sample(frames, torch.tensor(self.order.rate(place, self.rates)),
+                return Sample(frames, torch.tensor(self.qps[self.order.rate(place, len(self.qps))]),
                               torch.tensor(self.order.noise_key(place)), tuple(corrupt))
             except CorruptClip as error:
                 corrupt.append(f"{clip.folder}: {error}")

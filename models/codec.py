@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.entropy.coder import Coder
 from models.layers.functional import pad_to_multiple
+from util.errors import InputError
 
 RATES = 64
 """QPs of every codec lie in 0..RATES - 1, 0 being the lowest quality. What they mean the codec says."""
@@ -121,6 +122,16 @@ class Grid(NamedTuple):
     def pad(self, frame: Tensor, align: int | None = None) -> Tensor:
         return pad_to_multiple(frame, align or self.align, self.mode)
 
+    def multiple(self, align: int | None) -> int:
+        """What sides become multiples of.
+
+        Raises:
+            InputError: what the user chose is no multiple of the grid.
+        """
+        if align is not None and (align < 1 or align % self.align):
+            raise InputError(f"--align_factor {align} must be a multiple of {self.align}, the grid of this codec")
+        return align or self.align
+
 
 class Formats(NamedTuple):
     """Which parts compute in which number format where not all is float32. Everything else is float32, or, in
@@ -169,12 +180,14 @@ class Training(NamedTuple):
         pretrained: whether for MS-SSIM -> files for `--restore load_pretrained`.
         rate_tables: names of parameters with a row per rate, for moving a model to other lambdas.
         rate_anchors: likewise, of those whose first and last row alone count.
+        qps: rates that samples are drawn from.
     """
     initialise: Callable[["VideoCodec", tuple[float, float] | None], None]
     rules: Mapping[str, Rule] = {}
     pretrained: Callable[[bool], Sequence[Pretrained]] = lambda ssim: ()
     rate_tables: Sequence[str] = ()
     rate_anchors: Sequence[str] = ()
+    qps: Sequence[int] = range(RATES)
 
 
 class VideoCodec(nn.Module):

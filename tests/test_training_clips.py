@@ -115,11 +115,11 @@ def test_shares_add_up_to_the_batch(processes, accumulate):
 
 def test_samples_do_not_depend_on_their_batch(septuplets):
     clips = find_clips("Vimeo-90k", septuplets)
-    data = EpochClips(clips, order_of(3, batch_size=3), ClipRecipe(3, 32, True), 64)
+    data = EpochClips(clips, order_of(3, batch_size=3), ClipRecipe(3, 32, True), range(64))
     together = collate([data[0], data[1], data[2]])
     assert torch.equal(together.frames[1], data[1].frames)
     assert together.noise_key[1] == data[1].noise_key != data[2].noise_key
-    other = EpochClips(clips, order_of(3, batch_size=3, seed=1), ClipRecipe(3, 32, True), 64)
+    other = EpochClips(clips, order_of(3, batch_size=3, seed=1), ClipRecipe(3, 32, True), range(64))
     assert data[1].noise_key != other[1].noise_key
 
 
@@ -140,7 +140,7 @@ def test_a_corrupt_clip_is_replaced_and_named(septuplets, damage):
             write_frame(folder / f"im{n}.png", n, 16, 16)
     clips = find_clips("Vimeo-90k", septuplets)
     order = order_of(3)
-    data = EpochClips(clips, order, ClipRecipe(7, 32, False), 64)
+    data = EpochClips(clips, order, ClipRecipe(7, 32, False), range(64))
     place = order.order.tolist().index(1)
     sample = data[place]
     assert str(folder) in sample.corrupt[0]
@@ -151,7 +151,7 @@ def test_a_corrupt_clip_is_replaced_and_named(septuplets, damage):
 
 def test_hopeless_data_is_an_error(tmp_path):
     write_frame(tmp_path / "only" / "1.png", 1)
-    data = EpochClips(find_clips("folder", tmp_path), order_of(1), ClipRecipe(3, 32, False), 64)
+    data = EpochClips(find_clips("folder", tmp_path), order_of(1), ClipRecipe(3, 32, False), range(64))
     with pytest.raises(InputError, match=f"{ATTEMPTS} training clips in a row cannot be used.*has 1 frames"):
         data[0]
 

@@ -295,7 +295,7 @@ BASE = {"end_epoch": 1, "stage": "intra", "loss_on": {"R": "i_rate", "D": "disto
     ({"warmup_steps": -1}, "warmup_steps -1 must be at least 0"), ({"clip_norm": 0}, "clip_norm 0.0 above 0"),
     ({"steps_per_epoch": 0}, "steps_per_epoch 0 must be at least 1"),
     ({"steps_per_epoch": 5, "train_len": 0.5}, "without train_len"),
-    ({"crop_size": 100}, "crop_size 100 must be a multiple of 16"), ({"amp": "float16"}, "amp 'float16' must be off"),
+    ({"crop_size": 8}, "crop_size 8 must be at least 16"), ({"amp": "float16"}, "amp 'float16' must be off"),
     ({"lambdas": [0.02, 0.01]}, "in ascending order"), ({"lambdas": 3}, "lambdas 3 cannot be used"),
     ({"clips": "real"}, "clips 'real' cannot be used"), ({"validate": "no"}, "validate 'no' cannot be used"),
     ({"loss_on": {"R": "rate", "D": "distortion"}}, "stage intra knows the terms distortion, i_rate only, not rate"),

@@ -78,8 +78,8 @@ def _add_coding(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--reset_interval", type=int, default=32, metavar="N",
                        help="forget the implicit feature where frame_in_gop %% N is 1")
     group.add_argument("--remove_scene_cut", action="store_true", help="an I-frame at each known scene cut")
-    group.add_argument("--align_factor", type=int, default=16, metavar="N",
-                       help="frames are padded to multiples of this")
+    group.add_argument("--align_factor", type=int, metavar="N",
+                       help="frames are padded to multiples of this; default: the codec's grid (HyTIP: 16)")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -156,8 +156,6 @@ def _check(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{flag} {getattr(arguments, flag)} must be at least 1")
     if arguments.frames is not None and arguments.frames < 1:
         raise InputError(f"--frames {arguments.frames} must be at least 1")
-    if arguments.align_factor < 16 or arguments.align_factor % 16:
-        raise InputError(f"--align_factor {arguments.align_factor} must be a multiple of 16, the codec's own grid")
     if arguments.portable and arguments.precision != PRECISIONS[0]:
         raise InputError(f"--portable computes in float64, not in --precision {arguments.precision}; leave one of "
                          "them out")

@@ -128,7 +128,8 @@ class Codec:
         if first is None:
             raise InputError("there are no frames to compress; give at least one")
         device = self.arithmetic.device.type
-        header = StreamHeader(width=first.shape[-1], height=first.shape[-2], align=self._alignment(align),
+        header = StreamHeader(width=first.shape[-1], height=first.shape[-2],
+                              align=self._networks["float32"].grid.multiple(align),
                               arithmetic="float64" if portable else self.arithmetic.name,
                               device=device if device in DEVICES else "other", rate=rate, color=color,
                               gop=plan.gop, qp=plan.qp, intra_qp=plan.intra_qp,
@@ -147,12 +148,6 @@ class Codec:
         yield EncodedPart(header.pack())
         yield from in_order(started(), self.behind)
         yield EncodedPart(pack_end(count))
-
-    def _alignment(self, align: int | None) -> int:
-        own = self._networks["float32"].grid.align
-        if align is not None and align % own:
-            raise InputError(f"--align_factor {align} must be a multiple of {own}, the grid of this codec")
-        return align or own
 
     def decompress(self, file: BinaryIO, **options) -> Iterator[Tensor]:
         """The frames of a stream, uint8 (3, H, W), as the bytes come. Arguments and errors as in `decode`."""

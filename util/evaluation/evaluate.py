@@ -25,17 +25,19 @@ Observer = Callable[[int, int, FrameHeader, Tensor, CodedFrame, Estimator], None
 
 @torch.inference_mode()
 def evaluate(model: VideoCodec, arithmetic: Arithmetic, source: FrameSource, plans: Sequence[CodingPlan],
-             metrics: Sequence[Metric], align: int, estimator: type[Estimator] = Estimator,
+             metrics: Sequence[Metric], align: int | None, estimator: type[Estimator] = Estimator,
              observe: Observer | None = None) -> Iterator[list[list[FrameResult]]]:
     """Code a sequence with estimated bits. Yields, per frame, one result per plan and metric.
 
     Args:
         source: the frames, already cropped.
         plans: one per rate point.
-        align: frames are padded to multiples of this for coding; quality is measured without.
+        align: frames are padded to multiples of this for coding, by default of the codec's grid; quality is measured
+            without.
         estimator: the kind of coder.
     """
     memories: list[Memory | None] = [None] * len(plans)
+    align = model.grid.multiple(align)
     for n, pixels in enumerate(source):
         original = arithmetic.frame(pixels)
         frame = model.grid.pad(original, align)

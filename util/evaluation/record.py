@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataloader.sequences import Sequence
 from dataloader.source import FrameSource
-from models.codec import VideoCodec
+from models.codec import Grid, VideoCodec
 from util.arithmetic import Arithmetic
 from util.checkpoint import fingerprint
 from util.files import atomic_path
@@ -40,7 +40,7 @@ def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmet
         "flags": {name: _plain(value) for name, value in sorted(vars(arguments).items())},
         "sequences": [{"name": sequence.name, "dataset": sequence.dataset, **_describe(source)}
                       for sequence, source in items],
-        "conventions": conventions(arguments, rate_point, metric, bits),
+        "conventions": conventions(arguments, model.grid, rate_point, metric, bits),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -52,12 +52,14 @@ def _describe(source: FrameSource | None) -> dict:
     return {"frames": source.length, "width": source.width, "height": source.height, "color": source.color}
 
 
-def conventions(arguments: argparse.Namespace, rate_point: int, metric: str, bits: str) -> dict[str, str]:
+def conventions(arguments: argparse.Namespace, grid: Grid, rate_point: int, metric: str, bits: str) -> dict[str, str]:
     """What changes results and must be said with every figure (SPEC section 13)."""
+    padding = {"zeros": "zero"}.get(grid.mode, grid.mode)
     size = f"centre crop to multiples of {arguments.crop_factor}" if arguments.test_crop else "no crop"
     return {
         "color": f"RGB converted with {arguments.color_transform}, 8 bits (HEVC-RGB: as it is)",
-        "size": f"{size}; replicate padding to multiples of {arguments.align_factor} for coding, measured without",
+        "size": f"{size}; {padding} padding to multiples of {grid.multiple(arguments.align_factor)} for coding, "
+                "measured without",
         "bits": {"estimated": "estimated from likelihoods, per pixel of the measured frame",
                  "actual": "bytes of the frame's sections in the file, with their length fields; rate_bin: the whole "
                            "file; per pixel of the measured frame"}[bits],

@@ -18,13 +18,13 @@ class ClipLoss(nn.Module):
         plan: how the phase codes clips.
         anchor: the intra rate of a single-rate model.
         quality_level: 2..5, for lambda.
-        lambdas: of QP 0 and QP 63 of a variable-rate model, instead of those of the quality level.
+        lambdas: of a variable-rate model (`Distortion.lambdas_of_rates`), instead of those of the quality level.
         ssim: distortion is MS-SSIM.
         amp: compute in bfloat16 where that is safe.
     """
 
     def __init__(self, network: TrainedNetwork, plan: StagePlan, loss: Loss, *, anchor: int,
-                 quality_level: int, lambdas: tuple[float, float] | None = None, ssim: bool = False, amp: bool = False):
+                 quality_level: int, lambdas: tuple[float, ...] | None = None, ssim: bool = False, amp: bool = False):
         super().__init__()
         self.network = network
         distortion = Distortion(ssim)

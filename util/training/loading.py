@@ -8,9 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample, collate
-from dataloader.sampling import EpochOrder, MicroBatch
-from models.intra.dcvc_dc import RATES
+from dataloader.clips import EpochClips, Sample, collate
+from dataloader.sampling import MicroBatch
 from util.errors import InputError
 from util.training.checkpoints import Progress
 
@@ -26,10 +25,9 @@ def loader_workers(asked: int | None, device: torch.device) -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
 
 
-def make_loader(clips: ClipSet, order: EpochOrder, recipe: ClipRecipe, parts: list[MicroBatch], workers: int,
-                device: torch.device) -> DataLoader:
+def make_loader(clips: EpochClips, parts: list[MicroBatch], workers: int, device: torch.device) -> DataLoader:
     """The loader of what a process codes in an epoch."""
-    return DataLoader(EpochClips(clips, order, recipe, RATES), collate_fn=collate,
+    return DataLoader(clips, collate_fn=collate,
                       batch_sampler=[part.samples for part in parts], num_workers=workers,
                       pin_memory=device.type == "cuda", prefetch_factor=4 if workers else None)
 

@@ -4,6 +4,7 @@ Shapes: frames B 3 H W in [0, 1]; every term is a tensor (B,), one value per sam
 """
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from models.intra.dcvc_dc import RATES
+from models.codec import RATES
 from util.errors import InputError
 
 Terms = dict[str, Tensor]
@@ -57,21 +58,24 @@ class Distortion:
         value = LAMBDAS[level]
         return int(value * 1e4) * 125 / 1e6 if self.ssim and level < max(LAMBDAS) else value
 
-    def lambdas_of_rates(self, level: int, ends: tuple[float, float] | None = None) -> Tensor:
+    def lambdas_of_rates(self, level: int, given: Sequence[float] | None = None) -> Tensor:
         """lambda of QP 0..63, log-linear from quality level - 3 to the quality level. float32 (64,).
 
         Args:
-            ends: lambda of QP 0 and of QP 63 instead (`lambdas` of a recipe).
+            given: `lambdas` of a recipe instead: of QP 0 and of QP 63, or of more QPs at equal distances.
 
         Raises:
             InputError: there is no level three below.
         """
-        if ends is None:
+        if given is None:
             if level - 3 not in LAMBDAS:
                 raise InputError(f"--quality_level {level}: variable rate needs the lambdas of this level and of "
                                  f"three below; use --quality_level {max(LAMBDAS)}")
-            ends = self.lambda_of_level(level - 3), self.lambda_of_level(level)
-        return torch.from_numpy(np.exp(np.linspace(*np.log(ends), RATES))).float()
+            given = self.lambda_of_level(level - 3), self.lambda_of_level(level)
+        if len(given) > 2:
+            where = np.linspace(0, RATES - 1, len(given))
+            return torch.from_numpy(np.exp(np.interp(np.arange(RATES), where, np.log(given)))).float()
+        return torch.from_numpy(np.exp(np.linspace(*np.log(given), RATES))).float()
 
 
 @dataclass(frozen=True)

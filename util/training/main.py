@@ -174,6 +174,9 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
     """
     for phase in phases:
         crop_size = phase.crop_size or options.crop_size
+        if crop_size % network.codec.grid.align:
+            raise InputError(f"--crop_size {crop_size} must be a multiple of {network.codec.grid.align}, the codec's "
+                             "grid")
         if options.ssim and crop_size <= MS_SSIM_SIDE:
             raise InputError(f"--crop_size {crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
         network.select(phase)

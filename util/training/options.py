@@ -95,7 +95,7 @@ class TrainingOptions:
     color_transform: str = "BT601"
     test_crop: bool = False
     crop_factor: int = 64
-    align_factor: int = 16
+    align_factor: int | None = None
 
     @classmethod
     def from_namespace(cls, arguments: argparse.Namespace) -> "TrainingOptions":
@@ -123,8 +123,6 @@ class TrainingOptions:
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise InputError(f"--{flag} {value} must be at least {least}")
-        if self.crop_size % 16:
-            raise InputError(f"--crop_size {self.crop_size} must be a multiple of 16, the codec's grid")
         if not 0 <= self.ema < 1:
             raise InputError(f"--ema {self.ema:g} is outside 0..1; 0.999 averages over about the last thousand steps, "
                              "0 keeps no average")

@@ -44,7 +44,8 @@ class Phase:
         steps_per_epoch: optimizer steps that make an epoch, however many clips there are; instead of `train_len`.
         crop_size, amp: instead of the flags; `amp` off or bfloat16.
         clips: folders below the training data to take clips from, each as often as the others; all where empty.
-        lambdas: of QP 0 and QP 63 of variable-rate models, instead of those of the quality level.
+        lambdas: of QP 0 and QP 63 of variable-rate models, or of more QPs at equal distances, instead of those of the
+            quality level.
         validate: whether epochs end with a validation; it means nothing while networks are still missing.
     """
     name: str
@@ -70,7 +71,7 @@ class Phase:
     crop_size: int | None = None
     amp: str | None = None
     clips: tuple[str, ...] = ()
-    lambdas: tuple[float, float] | None = None
+    lambdas: tuple[float, ...] | None = None
     validate: bool = True
 
     @property
@@ -151,14 +152,14 @@ class Phase:
         if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
             raise InputError(f"phase {self.name}: steps_per_epoch {self.steps_per_epoch} must be at least 1, and "
                              "without train_len")
-        if self.crop_size is not None and (self.crop_size < 16 or self.crop_size % 16):
-            raise InputError(f"phase {self.name}: crop_size {self.crop_size} must be a multiple of 16, the codec's "
-                             "grid")
+        if self.crop_size is not None and self.crop_size < 16:
+            raise InputError(f"phase {self.name}: crop_size {self.crop_size} must be at least 16")
         if self.amp not in (None, "off", "bfloat16"):
             raise InputError(f"phase {self.name}: amp {self.amp!r} must be off or bfloat16")
-        if self.lambdas is not None and (len(self.lambdas) != 2 or not 0 < self.lambdas[0] <= self.lambdas[1]):
+        if self.lambdas is not None and (len(self.lambdas) < 2 or self.lambdas[0] <= 0
+                                         or list(self.lambdas) != sorted(self.lambdas)):
             raise InputError(f"phase {self.name}: lambdas {list(self.lambdas)} must be two numbers above 0, that of "
-                             "QP 0 and that of QP 63, in ascending order")
+                             "QP 0 and that of QP 63, or more with those of QPs between, in ascending order")
         terms = _TERMS_ALONE.get(self.stage)
         if terms and not self.rate.terms | self.distortion.terms <= terms:
             raise InputError(f"phase {self.name}: stage {self.stage} knows the terms {', '.join(sorted(terms))} only, "

@@ -19,7 +19,8 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
     """Fill the network from what `--restore` names. Returns the progress, and the checkpoint when resuming."""
     fresh = Progress(seed=options.seed, recipe=_recipe(options))
     if options.restore in FROM_NOTHING or (options.restore == "load_pretrained" and options.from_scratch):
-        network.codec.for_training().initialise(network.codec, last.lambdas)
+        ends = last.lambdas and (last.lambdas[0], last.lambdas[-1])
+        network.codec.for_training().initialise(network.codec, ends)
     if options.restore == "resume":
         return _resume(options, network, checkpoints, team)
     if options.restore == "HyTIP":
@@ -38,9 +39,9 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
         for line in start_from_checkpoint(network, _source(options, team), options.restore):
             team.say(line)
     if options.rates_from:
-        if len(options.rates_from) != 2 or last.lambdas is None:
+        if len(options.rates_from) != 2 or last.lambdas is None or len(last.lambdas) != 2:
             raise InputError(f"--rates_from {' '.join(map(str, options.rates_from))}: give the two lambdas, of QP 0 "
-                             f"and 63, that the rates have had; phase {last.name} needs `lambdas` of its own")
+                             f"and 63, that the rates have had; phase {last.name} needs two `lambdas` of its own")
         move_rates(network, options.rates_from, last.lambdas)
         team.say(f"  rates   moved from lambda {options.rates_from} to {last.lambdas}")
     if team.led(lambda: checkpoints.newest() is not None):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataloader.clips import ClipRecipe, ClipSet, Sample
+from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample
 from dataloader.sampling import EpochOrder, MicroBatch, Share
 from util.errors import InputError
 from util.training.averaging import WeightAverage
@@ -149,7 +149,8 @@ class Trainer:
         steps = min(order.steps, 2) if self.options.debug else order.steps
         parts = [part for part in share.micro_batches(order, self.progress.step) if part.step < steps]
         recipe = ClipRecipe(phase.p_frames + 1, phase.crop_size or self.options.crop_size, phase.random_start)
-        loader = make_loader(clips, order, recipe, parts, loader_workers(self.options.num_workers, self.team.device),
+        samples_of_epoch = EpochClips(clips, order, recipe, self.network.codec.for_training().qps)
+        loader = make_loader(samples_of_epoch, parts, loader_workers(self.options.num_workers, self.team.device),
                              self.team.device)
         bar = tqdm(total=steps, initial=self.progress.step, desc=f"epoch {self.progress.epoch}/{phase.last_epoch}",
                    unit="step", disable=None if self.team.leads else True)

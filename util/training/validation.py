@@ -51,7 +51,7 @@ class Validation:
     """
 
     def __init__(self, sequences: list[tuple[str, FrameSource]], points: list[RatePoint], *, ssim: bool, gop: int,
-                 align: int):
+                 align: int | None):
         self.sequences, self.points, self.gop, self.align = sequences, points, gop, align
         self.distortion = Distortion(ssim)
         self.metric = METRICS["MS-SSIM" if ssim else "PSNR"]
@@ -138,7 +138,7 @@ class Validation:
 
 
 def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int,
-                lambdas: tuple[float, float] | None = None) -> list[RatePoint]:
+                lambdas: tuple[float, ...] | None = None) -> list[RatePoint]:
     """QP 0, 21, 42 and 63 of a variable-rate model, or the quality level of a single-rate one."""
     distortion = Distortion(options.ssim)
     shared: Mapping = {"gop": options.gop, "index_map": options.index_map, "rate_gop_size": options.rate_gop_size,
@@ -152,11 +152,11 @@ def rate_points(options: TrainingOptions, variable_rate: bool, anchor: int,
 
 
 def make_validation(options: TrainingOptions, variable_rate: bool, anchor: int, team: Team,
-                    lambdas: tuple[float, float] | None = None) -> Validation | None:
+                    lambdas: tuple[float, ...] | None = None) -> Validation | None:
     """The validation on the sequences that are on disk; None, and a word about it, without any.
 
     Args:
-        lambdas: of QP 0 and QP 63, where the recipe has its own.
+        lambdas: where the recipe has its own.
 
     Raises:
         InputError: an unknown data set, or a sequence that cannot be read.
