@@ -1,0 +1,1 @@
+"""DCVC-HEM (Li et al., ACM MM 2022)."""
