@@ -9,10 +9,11 @@ from models.codec import FrameHeader
 from models.entropy.training import SampleNoise, TrainingEstimator, no_noise
 from models.hem.codec import DCVCHEM
 from models.hem.training import initialise
-from models.layers.functional import warp
 from seeded import seeded_video
 from seeded_hem import TINY_HEM, seeded_hem
 from util.training.losses import Distortion
+from util.training.network import TrainedNetwork
+from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
 from util.training.stages import ClipCoder, Clips, StagePlan
 
 SIZE = (64, 64)
@@ -30,8 +31,8 @@ def clips(frames: int) -> Clips:
     return Clips(both, ANCHOR_QPS, SampleNoise(torch.tensor((1, 2))))
 
 
-def plan(stage: str, terms: set[str], p_frames: int, mode: str | None = None, through: bool = False) -> StagePlan:
-    return StagePlan(stage=stage, mode=mode, p_frames=p_frames, detach_frame=not through, detach_flow=False,
+def plan(stage: str, terms: set[str], p_frames: int, path: str | None = None, through: bool = False) -> StagePlan:
+    return StagePlan(stage=stage, path=path, p_frames=p_frames, detach_frame=not through, detach_flow=False,
                      frame_types=(0,) * (p_frames + 1), terms=frozenset(terms))
 
 
@@ -69,18 +70,17 @@ def test_the_motion_alone(codec):
     memory = codec.code_frame(first, frames[:, 0], None, FrameHeader(True, ANCHOR_QPS, SIZE)).memory
     header = FrameHeader(False, ANCHOR_QPS, SIZE)
     expected = codec.code_frame(whole, frames[:, 1], memory, header)
-    coded = codec.code_motion(alone, frames[:, 1], memory, header)
+    coded = codec.partial_paths()["motion"](alone, frames[:, 1], memory, header)
     assert alone.bits.keys() == {"mz", "my"}
     assert all(torch.equal(bits, whole.bits[name]) for name, bits in alone.bits.items())
     assert torch.equal(coded.views["decoded_flow"], expected.views["decoded_flow"])
-    assert torch.equal(coded.frame, warp(memory.frame, expected.views["decoded_flow"]))
     assert torch.equal(coded.memory.frame, frames[:, 1])
     assert torch.equal(coded.memory.ref_mv_y, expected.memory.ref_mv_y)
     assert coded.memory.ref_feature is None and coded.memory.ref_y is None
 
 
 def test_the_stage_of_motion_trains_motion(codec):
-    stage = plan("2Pframes", {"m_rate", "warped_distortion"}, 2, mode="motion")
+    stage = plan("2Pframes", {"m_rate", "warped_distortion"}, 2, path="motion")
     terms = ClipCoder(codec, stage, Distortion())(clips(3))
     sum((each["m_rate"] + 100 * each["warped_distortion"]).sum() for each in terms).backward()
     assert lacking(codec, "motion_estimation", "motion") == []
@@ -125,3 +125,39 @@ def test_initial_weights():
     for name, value in codec.named_parameters():
         if name.endswith(("q_scale", "q_basic")):
             assert (value == 1).all(), name
+
+
+def test_samples_are_drawn_at_the_anchors():
+    assert tuple(DCVCHEM.for_training().qps) == (0, 21, 42, 63)
+
+
+def test_lambdas_of_the_anchors():
+    """Log-linear between the QPs that they belong to, as the steps of quantisation are."""
+    lambdas = [85, 170, 380, 840]
+    result = Distortion().lambdas_of_rates(5, lambdas)
+    assert result[[0, 21, 42, 63]].tolist() == pytest.approx(lambdas, rel=1e-6)
+    assert result[30].item() == pytest.approx(170 * (380 / 170) ** (9 / 21), rel=1e-5)
+
+
+@pytest.mark.parametrize("file, names", [
+    ("intra", ["intra", "intra_end"]), ("motion", ["motion", "motion_with_rate"]),
+    ("inter", ["contexts", "contexts_with_rate", "all"]),
+    ("frames", ["three_frames", "four_frames", "five_frames", "six_frames"]), ("finetune", ["six_frames"])])
+def test_the_recipe_trains_what_it_says(codec, file, names):
+    network = TrainedNetwork(codec)
+    phases = read_phases(TRAIN_CFG / "hem" / f"{file}.yml")
+    assert [phase.name for phase in phases] == names
+    trained = {"intra": {"intra"}, "intra_end": {"intra"}, "contexts": {"inter"}, "contexts_with_rate": {"inter"}}
+    trained |= dict.fromkeys(("motion", "motion_with_rate"), {"motion_estimation", "motion"})
+    for phase in phases:
+        roots = {name.split(".")[0] for name in network.select(phase)}
+        assert roots == trained.get(phase.name, {"motion_estimation", "motion", "inter"})
+        assert [round(value * 255 ** 2 / 3) for value in phase.lambdas] == [85, 170, 380, 840]
+        assert phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0,) * 7).detach_frame == (
+            phase.stage != "fullgop")
+
+
+def test_the_recipe_is_complete():
+    steps = read_schedule(TRAIN_CFG / "hem" / "schedule.yml")
+    assert [step.name for step in steps] == ["intra", "motion", "inter", "frames"]
+    assert [step.restore for step in steps] == ["scratch", "same", "same", "same"]
