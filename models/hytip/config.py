@@ -82,13 +82,17 @@ class ChannelTransformConfig:
     Attributes:
         Add_CTM: whether there is one.
         CTM_depth: blocks.
-        CTM_head: attention heads; they divide `g_ch_16x`.
+        CTM_head: attention heads; they divide `CTM_channel`.
         CA_bias: biases in attention and MLP.
+        CTM_channel: channels of queries, keys and values; by default `g_ch_16x`.
+        CTM_hidden: channels inside the MLP; by default four times `g_ch_16x`.
     """
     Add_CTM: bool
     CTM_depth: int
     CTM_head: int
     CA_bias: bool
+    CTM_channel: int | None = None
+    CTM_hidden: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,9 @@ class InterConfig:
         mask_channels: widths of the mask generator at 1/1, 1/2 and 1/4.
         prior_channel: channels inside the networks that predict y's distribution; by default three times `g_ch_16x`.
         prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
+        latent_hidden: channels inside the blocks that take in or give out y or its parameters, instead of as many as
+            they take in (and a multiple of what they give out): for latents much wider than the networks.
+        latent_kernel: of the decoder's first convolution, from 1/16 to 1/8.
     """
     architecture = "Residual"
     g_ch_1x: int
@@ -134,6 +141,8 @@ class InterConfig:
     mask_channels: tuple[int, ...] = (16, 32, 64)
     prior_channel: int | None = None
     prior_expansion: int = 4
+    latent_hidden: int | None = None
+    latent_kernel: int = 3
 
     @property
     def remembers(self) -> bool:
@@ -151,9 +160,12 @@ class InterConfig:
                  "feature_channel is missing: buffering_type hybrid needs it")
         require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
         require(len(self.mask_channels) == 3, "mask_channels must have 3 entries")
+        require(self.latent_kernel % 2, "latent_kernel must be odd")
         if self.has_ctm:
-            require(self.g_ch_16x % self.CTM_Params.CTM_head == 0,
-                     f"CTM_head: {self.CTM_Params.CTM_head} does not divide g_ch_16x = {self.g_ch_16x}")
+            inner = self.CTM_Params.CTM_channel
+            named = f"g_ch_16x = {self.g_ch_16x}" if inner is None else f"CTM_channel = {inner}"
+            require((inner or self.g_ch_16x) % self.CTM_Params.CTM_head == 0,
+                    f"CTM_head: {self.CTM_Params.CTM_head} does not divide {named}")
 
 
 @dataclass(frozen=True, kw_only=True)

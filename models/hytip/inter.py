@@ -42,7 +42,8 @@ def _channel_transform(c: InterConfig) -> nn.Module:
     params = c.CTM_Params
     if not c.has_ctm:
         return nn.Identity()
-    return ChannelTransform(c.g_ch_16x, params.CTM_depth, params.CTM_head, params.CA_bias)
+    return ChannelTransform(c.g_ch_16x, params.CTM_depth, params.CTM_head, params.CA_bias, params.CTM_channel,
+                            params.CTM_hidden)
 
 
 class _Encoder(nn.Module):
@@ -69,7 +70,7 @@ class _Decoder(nn.Module):
     def __init__(self, c: InterConfig):
         super().__init__()
         self.CTM = _channel_transform(c)
-        self.up1 = subpel(c.g_ch_16x, c.g_ch_8x, 3)
+        self.up1 = subpel(c.g_ch_16x, c.g_ch_8x, c.latent_kernel)
         self.up2 = subpel(c.g_ch_8x, c.g_ch_4x, 3)
         self.res1 = SumBlock(2 * c.g_ch_4x)
         self.up3 = subpel(2 * c.g_ch_4x, c.g_ch_2x, 3)
@@ -116,7 +117,7 @@ class _ContextModel(nn.Module):
 
     def __init__(self, c: InterConfig):
         super().__init__()
-        self.y_spatial_prior = PlainBlock(3 * c.g_ch_16x, 2 * c.g_ch_16x, c.prior_expansion)
+        self.y_spatial_prior = PlainBlock(3 * c.g_ch_16x, 2 * c.g_ch_16x, c.prior_expansion, c.latent_hidden)
         self.gaussian_conditional = Gaussian()
 
     def forward(self, y_hat: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,15 +147,17 @@ class InterCodec(nn.Module):
         self.feature_extractor = FeatureExtractor(c.g_ch_1x, c.g_ch_2x, c.g_ch_4x)
         self.context_fusion_net = ContextFusion(c.g_ch_1x, c.g_ch_2x, c.g_ch_4x)
         self.contextual_encoder = _Encoder(c)
-        self.contextual_hyper_prior_encoder = hyper_encoder(SumBlock, y, c.g_ch_z)
-        self.contextual_hyper_prior_decoder = hyper_decoder(SumBlock, c.g_ch_z, y)
+        self.contextual_hyper_prior_encoder = hyper_encoder(SumBlock, y, c.g_ch_z, c.latent_hidden)
+        self.contextual_hyper_prior_decoder = hyper_decoder(SumBlock, c.g_ch_z, y, c.latent_hidden)
         self.temporal_prior_encoder = nn.Sequential(conv(c.g_ch_4x, c.g_ch_8x, stride=2), leaky(0.1),
                                                     conv(c.g_ch_8x, y, stride=2))
         inner, expansion = c.prior_channel or 3 * y, c.prior_expansion
-        self.y_prior_fusion_adaptor_0 = PlainBlock(2 * y, inner, expansion)
+        hidden = c.latent_hidden
+        self.y_prior_fusion_adaptor_0 = PlainBlock(2 * y, inner, expansion, hidden)
         if c.remembers:
-            self.y_prior_fusion_adaptor_1 = PlainBlock(3 * y, inner, expansion)
-        self.y_prior_fusion = nn.Sequential(PlainBlock(inner, inner, expansion), PlainBlock(inner, 3 * y, expansion))
+            self.y_prior_fusion_adaptor_1 = PlainBlock(3 * y, inner, expansion, hidden)
+        self.y_prior_fusion = nn.Sequential(PlainBlock(inner, inner, expansion),
+                                            PlainBlock(inner, 3 * y, expansion, hidden))
         if c.no_context:
             self.gaussian_conditional = Gaussian()
         else:

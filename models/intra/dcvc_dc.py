@@ -43,6 +43,8 @@ class IntraConfig:
         prior_channel: channels inside the networks that predict y's distribution; by default two or three times
             `channel_N`.
         prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
+        latent_hidden: channels inside the blocks that take in or give out y or its parameters, instead of as many as
+            they take in (and a multiple of what they give out): for latents much wider than the networks.
     """
     architecture = "Intra"
     channel_N: int = 256
@@ -54,6 +56,7 @@ class IntraConfig:
     g_ch_z: int | None = None
     prior_channel: int | None = None
     prior_expansion: int = 4
+    latent_hidden: int | None = None
 
     def __post_init__(self):
         require(self.channel_N % 4 == 0, f"channel_N: {self.channel_N} is not a multiple of 4, the channel groups")
@@ -76,7 +79,7 @@ class _Decoder(nn.Module):
     def __init__(self, c: IntraConfig):
         super().__init__()
         eighth = c.g_ch_8x or c.channel_N
-        self.dec_1 = nn.Sequential(GateBlock(c.channel_N), Up(c.channel_N, eighth), GateBlock(eighth),
+        self.dec_1 = nn.Sequential(GateBlock(c.channel_N, hidden=c.latent_hidden), Up(c.channel_N, eighth), GateBlock(eighth),
                                    Up(eighth, c.g_ch_4x), GateBlock(c.g_ch_4x), Up(c.g_ch_4x, c.g_ch_2x))
         self.dec_2 = nn.Sequential(GateBlock(c.g_ch_2x), Up(c.g_ch_2x, c.g_ch_1x))
 
@@ -103,16 +106,18 @@ class IntraCodec(nn.Module):
         self.q_scale_dec = nn.Parameter(torch.tensor((1.8, 1.25, 0.9, 0.6)).view(4, 1, 1, 1))
         z = config.g_ch_z or n
         double, triple = (config.prior_channel or m * n for m in (2, 3))
+        hidden = config.latent_hidden
         block = partial(GateBlock, expansion=config.prior_expansion)
         self.bit_estimator_z = Factorized(z)
         self.enc = _Encoder(config)
-        self.hyper_enc = hyper_encoder(GateBlock, n, z)
-        self.hyper_dec = hyper_decoder(GateBlock, z, n)
-        self.y_prior_fusion = nn.Sequential(block(n, double), block(double, 3 * n))
+        self.hyper_enc = hyper_encoder(GateBlock, n, z, hidden)
+        self.hyper_dec = hyper_decoder(GateBlock, z, n, hidden)
+        self.y_prior_fusion = nn.Sequential(block(n, double, hidden=hidden), block(double, 3 * n, hidden=hidden))
         self.y_spatial_prior_adaptor_1 = conv(4 * n, triple, 1)
         self.y_spatial_prior_adaptor_2 = conv(4 * n, triple, 1)
         self.y_spatial_prior_adaptor_3 = conv(4 * n, triple, 1)
-        self.y_spatial_prior = nn.Sequential(block(triple, triple), block(triple, double), block(double, 2 * n))
+        self.y_spatial_prior = nn.Sequential(block(triple, triple), block(triple, double),
+                                             block(double, 2 * n, hidden=hidden))
         self.y_model = SmoothNormal()
         self.dec = _Decoder(config)
         self.refine = nn.Sequential(UNet(config.g_ch_1x, config.g_ch_1x, GateBlock, config.unet_channels),

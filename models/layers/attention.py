@@ -20,16 +20,16 @@ class _ChannelNorm(nn.Module):
 class _ChannelAttention(nn.Module):
     """softmax(q k^T * temperature) v, with q and k of shape (channels per head) x positions.
 
-    Heads are contiguous blocks of channels; q and k are L2-normalised over positions.
+    Heads are contiguous blocks of channels; q and k are L2-normalised over positions. q, k and v have `inner` channels.
     """
 
-    def __init__(self, channels: int, heads: int, bias: bool):
+    def __init__(self, channels: int, heads: int, bias: bool, inner: int):
         super().__init__()
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = conv(channels, 3 * channels, 1, bias=bias)
-        self.qkv_dwconv = conv(3 * channels, 3 * channels, groups=3 * channels, bias=bias)
-        self.project_out = conv(channels, channels, 1, bias=bias)
+        self.qkv = conv(channels, 3 * inner, 1, bias=bias)
+        self.qkv_dwconv = conv(3 * inner, 3 * inner, groups=3 * inner, bias=bias)
+        self.project_out = conv(inner, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         b, _, h, w = x.shape
@@ -40,23 +40,23 @@ class _ChannelAttention(nn.Module):
 
 
 class _Mlp(nn.Module):
-    def __init__(self, channels: int, bias: bool):
+    def __init__(self, channels: int, bias: bool, hidden: int):
         super().__init__()
-        self.project_in = conv(channels, 4 * channels, 1, bias=bias)
+        self.project_in = conv(channels, hidden, 1, bias=bias)
         self.act = nn.GELU()
-        self.project_out = conv(4 * channels, channels, 1, bias=bias)
+        self.project_out = conv(hidden, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project_out(self.act(self.project_in(x)))
 
 
 class _TransformBlock(nn.Module):
-    def __init__(self, channels: int, heads: int, bias: bool):
+    def __init__(self, channels: int, heads: int, bias: bool, inner: int, hidden: int):
         super().__init__()
         self.norm1 = _ChannelNorm(channels)
-        self.attn = _ChannelAttention(channels, heads, bias)
+        self.attn = _ChannelAttention(channels, heads, bias, inner)
         self.norm2 = _ChannelNorm(channels)
-        self.mlp = _Mlp(channels, bias)
+        self.mlp = _Mlp(channels, bias, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -64,9 +64,9 @@ class _TransformBlock(nn.Module):
 
 
 class _TransformLayer(nn.Module):
-    def __init__(self, channels: int, depth: int, heads: int, bias: bool):
+    def __init__(self, channels: int, depth: int, heads: int, bias: bool, inner: int, hidden: int):
         super().__init__()
-        self.blocks = nn.ModuleList(_TransformBlock(channels, heads, bias) for _ in range(depth))
+        self.blocks = nn.ModuleList(_TransformBlock(channels, heads, bias, inner, hidden) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
@@ -78,13 +78,15 @@ class ChannelTransform(nn.Module):
     """x + blocks(x), with `depth` blocks of channel attention and a pointwise MLP. B C H W in and out.
 
     Args:
-        channels: must be a multiple of `heads`.
         bias: biases in the attention and the MLP (`CA_bias`); the released models have none.
+        inner: channels of q, k and v, by default as many as `channels`; a multiple of `heads`.
+        hidden: channels inside the MLP, by default four times `channels`.
     """
 
-    def __init__(self, channels: int, depth: int, heads: int, bias: bool):
+    def __init__(self, channels: int, depth: int, heads: int, bias: bool, inner: int | None = None,
+                 hidden: int | None = None):
         super().__init__()
-        self.restor_layer = _TransformLayer(channels, depth, heads, bias)
+        self.restor_layer = _TransformLayer(channels, depth, heads, bias, inner or channels, hidden or 4 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.restor_layer(x)

@@ -28,30 +28,39 @@ def subpel(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 class DepthConv(nn.Module):
-    """Pointwise, depthwise 3x3, pointwise convolution with a skip connection."""
+    """Pointwise, depthwise 3x3, pointwise convolution with a skip connection.
 
-    def __init__(self, inputs: int, outputs: int):
+    Args:
+        hidden: channels inside, by default as many as inputs. With it a skip between different widths has no weights:
+            it hands the last inputs on where there are more than outputs, and nothing where there are fewer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int | None = None):
         super().__init__()
-        self.conv1 = nn.Sequential(conv(inputs, inputs, 1), leaky(0.01))
-        self.depth_conv = conv(inputs, inputs, groups=inputs)
-        self.conv2 = conv(inputs, outputs, 1)
-        self.adaptor = conv(inputs, outputs, 1) if inputs != outputs else None
+        inner = hidden or inputs
+        self.conv1 = nn.Sequential(conv(inputs, inner, 1), leaky(0.01))
+        self.depth_conv = conv(inner, inner, groups=inner)
+        self.conv2 = conv(inner, outputs, 1)
+        self.adaptor = conv(inputs, outputs, 1) if inputs != outputs and hidden is None else None
 
     def forward(self, x: Tensor, top: int = 0, bottom: int | None = None) -> Tensor:
         """Rows top..bottom - 1 of the result; all of them by default."""
         bottom = x.shape[2] if bottom is None else bottom
         first = max(top - 1, 0)                                 # the depthwise kernel reaches one row further
         deep = self.depth_conv(self.conv1(x[:, :, first:bottom + 1]))[:, :, top - first:bottom - first]
-        x = x[:, :, top:bottom]
-        return self.conv2(deep).add_(x if self.adaptor is None else self.adaptor(x))
+        out, x = self.conv2(deep), x[:, :, top:bottom]
+        if self.adaptor is not None:
+            return out.add_(self.adaptor(x))
+        surplus = x.shape[1] - out.shape[1]
+        return out if surplus < 0 else out.add_(x[:, surplus:])
 
 
 class GateFFN(nn.Module):
     """Feed-forward block in which one half of the hidden channels gates the other (intra codec)."""
 
-    def __init__(self, channels: int, expansion: int = 4):
+    def __init__(self, channels: int, expansion: int = 4, hidden: int | None = None):
         super().__init__()
-        self.widest = expansion * channels
+        self.widest = 2 * hidden if hidden else expansion * channels
         self.conv = conv(channels, self.widest, 1)
         self.conv_out = conv(self.widest // 2, channels, 1)
         self.act = nn.LeakyReLU(0.1)
@@ -64,9 +73,9 @@ class GateFFN(nn.Module):
 class SumFFN(nn.Module):
     """Feed-forward block in which two differently activated halves are added (motion and inter codecs)."""
 
-    def __init__(self, channels: int, expansion: int = 4):
+    def __init__(self, channels: int, expansion: int = 4, hidden: int | None = None):
         super().__init__()
-        self.widest = expansion * channels
+        self.widest = 2 * hidden if hidden else expansion * channels
         self.conv = conv(channels, self.widest, 1)
         self.conv_out = conv(self.widest // 2, channels, 1)
         self.act1 = nn.LeakyReLU(0.1)
@@ -80,9 +89,9 @@ class SumFFN(nn.Module):
 class PlainFFN(nn.Module):
     """Feed-forward block of two activated pointwise convolutions (prior networks)."""
 
-    def __init__(self, channels: int, expansion: int = 4):
+    def __init__(self, channels: int, expansion: int = 4, hidden: int | None = None):
         super().__init__()
-        self.widest = max(min(expansion * channels, 1024), min(expansion, 2) * channels)
+        self.widest = hidden or max(min(expansion * channels, 1024), min(expansion, 2) * channels)
         self.conv = nn.Sequential(conv(channels, self.widest, 1), leaky(0.1),
                                   conv(self.widest, channels, 1), leaky(0.1))
 
@@ -91,18 +100,23 @@ class PlainFFN(nn.Module):
 
 
 class _DepthConvBlock(nn.Module):
-    """`expansion`: hidden channels of the feed-forward half, as a multiple of the outputs."""
+    """A depthwise and a feed-forward half.
+
+    Args:
+        expansion: hidden channels of the feed-forward half, as a multiple of the outputs.
+        hidden: channels inside both halves instead (the two that gate or sum: each), for wide inputs and outputs.
+    """
     ffn: type[nn.Module]
 
-    def __init__(self, inputs: int, outputs: int | None = None, expansion: int = 4):
+    def __init__(self, inputs: int, outputs: int | None = None, expansion: int = 4, hidden: int | None = None):
         super().__init__()
         outputs = inputs if outputs is None else outputs
-        self.block = nn.Sequential(DepthConv(inputs, outputs), self.ffn(outputs, expansion))
+        self.block = nn.Sequential(DepthConv(inputs, outputs, hidden), self.ffn(outputs, expansion, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
         depth, ffn = self.block
         outputs = depth.conv2.out_channels
-        return in_bands(lambda top, bottom: ffn(depth(x, top, bottom)), x, outputs, ffn.widest)
+        return in_bands(lambda top, bottom: ffn(depth(x, top, bottom)), x, outputs, max(outputs, ffn.widest))
 
 
 class GateBlock(_DepthConvBlock):
