@@ -249,8 +249,9 @@ def _hand_parameters_on(block: nn.Sequential) -> None:
     for layer in _last_layers(block):
         layer.weight.zero_()
     adaptor = block[0].adaptor
-    for n in range(adaptor.out_channels):
-        adaptor.weight[n, adaptor.out_channels // 2 + n] = 1
+    if adaptor is not None:                                       # a skip without weights does so anyway
+        for n in range(adaptor.out_channels):
+            adaptor.weight[n, adaptor.out_channels // 2 + n] = 1
 
 
 def _last_layers(block: nn.Sequential) -> list[nn.Conv2d]:
