@@ -16,13 +16,15 @@ Positions = Tensor
 """Flat positions into C*h*w, int64, in coding order."""
 
 
-def hyper_encoder(block: type[nn.Module], y_channels: int, z_channels: int, hidden: int | None = None) -> nn.Sequential:
+def hyper_encoder(block: type[nn.Module], y_channels: int, z_channels: int, hidden: int | None = None
+                  ) -> nn.Sequential:
     """y (padded to a multiple of 4) -> z at a quarter of its resolution. `hidden`: as in the blocks."""
     return nn.Sequential(block(y_channels, z_channels, hidden=hidden), conv(z_channels, z_channels, stride=2), leaky(0.01),
                          conv(z_channels, z_channels, stride=2))
 
 
-def hyper_decoder(block: type[nn.Module], z_channels: int, y_channels: int, hidden: int | None = None) -> nn.Sequential:
+def hyper_decoder(block: type[nn.Module], z_channels: int, y_channels: int, hidden: int | None = None
+                  ) -> nn.Sequential:
     """z -> features at the resolution of the padded y. `hidden`: as in the blocks."""
     return nn.Sequential(Up(z_channels, z_channels), Up(z_channels, z_channels),
                          block(z_channels, y_channels, hidden=hidden))

@@ -13,7 +13,7 @@ from models.entropy.coder import Estimator
 from models.entropy.distributions import Gaussian
 from models.latent import put, take
 from models.layers.attention import ChannelTransform
-from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
+from models.layers.blocks import DepthConv, Down, GateFFN, PlainBlock, PlainFFN, Res, SumFFN, Up
 from models.layers.functional import at_least, crop, halve_flow, pad_to_multiple, warp
 from models.spatial_prior import INTER_SCHEDULE, INTRA_SCHEDULE, passes
 
@@ -112,6 +112,22 @@ def test_depth_conv_with_and_without_adaptor():
         skip = x if block.adaptor is None else pointwise(block.adaptor, x)
         assert (block.adaptor is None) == (outputs == 6)
         assert torch.allclose(block(x), pointwise(block.conv2, depth) + skip, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("outputs", [3, 6, 9])
+def test_a_hidden_width_in_place_of_wide_layers(outputs):
+    """Both halves of a block; the skip hands the last inputs on, or nothing where they are too few."""
+    block, x = PlainBlock(6, outputs, hidden=2), torch.randn(1, 6, 4, 4)
+    depth, ffn = block.block
+    assert depth.adaptor is None and {layer.out_channels for layer in (depth.conv1[0], depth.depth_conv)} == {2}
+    assert ffn.conv[0].out_channels == 2
+    for half in (GateFFN, SumFFN):
+        assert (half(6, hidden=2).conv.out_channels, half(6, hidden=2).conv_out.in_channels) == (4, 2)
+    skip = x[:, 6 - outputs:] if outputs <= 6 else 0
+    deep = depth.conv2(depth.depth_conv(depth.conv1(x)))
+    assert torch.allclose(depth(x), deep + skip, atol=1e-6)
+    assert torch.allclose(block(x), ffn(deep + skip), atol=1e-5)
 
 
 @torch.no_grad()

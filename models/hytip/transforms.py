@@ -93,7 +93,7 @@ def set_down(block: Down, stage: Stage, offset: Tensor | None = None) -> None:
         offset: of the block's used inputs, subtracted first.
     """
     kept, inputs = stage.rotation.shape[0], stage.rotation.shape[1] // 4
-    kernel, lift = stage.kernel(3), 4 * stage.deviations.float()
+    kernel, lift = stage.kernel(3), 0.2 + 4 * stage.deviations.float()
     block.conv1.weight[:kept] = 0
     block.conv1.weight[:kept, :inputs] = kernel
     block.conv1.bias[:kept] = lift - (0 if offset is None else (kernel.sum((2, 3)) * offset).sum(1))
