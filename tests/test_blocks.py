@@ -148,8 +148,10 @@ def test_residual_scaling_blocks():
 
 
 @torch.no_grad()
-def test_channel_transform():
-    module, x = ChannelTransform(8, 1, 2, bias=False), torch.randn(1, 8, 3, 5)
+@pytest.mark.parametrize(("inner", "hidden"), [(None, None), (4, 6)])
+def test_channel_transform(inner, hidden):
+    module, x = ChannelTransform(8, 1, 2, False, inner, hidden), torch.randn(1, 8, 3, 5)
+    inner, hidden = inner or 8, hidden or 32
     block, = module.restor_layer.blocks
     block.attn.temperature.copy_(torch.tensor([0.5, 3.0]).view(2, 1, 1))
     nn.init.normal_(block.norm1.body.weight)
@@ -159,16 +161,17 @@ def test_channel_transform():
         scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
         return scaled * layer.weight.view(-1, 1, 1) + layer.bias.view(-1, 1, 1)
 
-    qkv = block.attn.qkv_dwconv(block.attn.qkv(normalise(x, block.norm1.body)))[0].reshape(3, 8, 15)
-    heads = []
+    qkv = block.attn.qkv_dwconv(block.attn.qkv(normalise(x, block.norm1.body)))[0].reshape(3, inner, 15)
+    heads, width = [], inner // 2
     for head in range(2):
-        q, k, v = qkv[:, 4 * head:4 * head + 4]
+        q, k, v = qkv[:, width * head:width * head + width]
         q, k = q / q.norm(dim=1, keepdim=True), k / k.norm(dim=1, keepdim=True)
         logits = q @ k.T * block.attn.temperature[head, 0, 0]
         heads.append(torch.softmax(logits, 1) @ v)
-    y = x + block.attn.project_out(torch.cat(heads).reshape(1, 8, 3, 5))
-    hidden = block.mlp.project_in(normalise(y, block.norm2.body))
-    y = y + block.mlp.project_out(0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))))
+    y = x + block.attn.project_out(torch.cat(heads).reshape(1, inner, 3, 5))
+    deep = block.mlp.project_in(normalise(y, block.norm2.body))
+    assert deep.shape[1] == hidden
+    y = y + block.mlp.project_out(0.5 * deep * (1 + torch.erf(deep / math.sqrt(2))))
     assert torch.allclose(module(x), x + y, atol=1e-5)
     assert all(layer.bias is None for layer in module.modules() if isinstance(layer, nn.Conv2d))
 
