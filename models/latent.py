@@ -19,8 +19,8 @@ Positions = Tensor
 def hyper_encoder(block: type[nn.Module], y_channels: int, z_channels: int, hidden: int | None = None
                   ) -> nn.Sequential:
     """y (padded to a multiple of 4) -> z at a quarter of its resolution. `hidden`: as in the blocks."""
-    return nn.Sequential(block(y_channels, z_channels, hidden=hidden), conv(z_channels, z_channels, stride=2), leaky(0.01),
-                         conv(z_channels, z_channels, stride=2))
+    return nn.Sequential(block(y_channels, z_channels, hidden=hidden), conv(z_channels, z_channels, stride=2),
+                         leaky(0.01), conv(z_channels, z_channels, stride=2))
 
 
 def hyper_decoder(block: type[nn.Module], z_channels: int, y_channels: int, hidden: int | None = None

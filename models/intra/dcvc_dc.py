@@ -79,8 +79,9 @@ class _Decoder(nn.Module):
     def __init__(self, c: IntraConfig):
         super().__init__()
         eighth = c.g_ch_8x or c.channel_N
-        self.dec_1 = nn.Sequential(GateBlock(c.channel_N, hidden=c.latent_hidden), Up(c.channel_N, eighth), GateBlock(eighth),
-                                   Up(eighth, c.g_ch_4x), GateBlock(c.g_ch_4x), Up(c.g_ch_4x, c.g_ch_2x))
+        self.dec_1 = nn.Sequential(GateBlock(c.channel_N, hidden=c.latent_hidden), Up(c.channel_N, eighth),
+                                   GateBlock(eighth), Up(eighth, c.g_ch_4x), GateBlock(c.g_ch_4x),
+                                   Up(c.g_ch_4x, c.g_ch_2x))
         self.dec_2 = nn.Sequential(GateBlock(c.g_ch_2x), Up(c.g_ch_2x, c.g_ch_1x))
 
     def forward(self, y_hat: Tensor, gain: Tensor) -> Tensor:
