@@ -1,0 +1,114 @@
+"""The first check of a small configuration: what its transforms lose where nothing is rounded, before any training.
+
+The computed start (util/training/transforms.py) shows in seconds what training can only approach: latents that are too
+narrow cap the quality at every rate.
+"""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from config.loader import load_config
+from dataloader.open import FirstFrames
+from dataloader.source import PngFolder
+from helpers import ROOT
+from models.codec import FrameHeader
+from models.flow.spynet import MotionEstimation, MotionEstimationConfig
+from models.hytip.codec import HyTIP
+from models.hytip.config import InterConfig, ModelConfig, MotionConfig
+from models.intra.dcvc_dc import IntraConfig
+from util.demo import CLIP
+from util.evaluation.complexity import count_macs
+from util.training.initial import initialise
+
+WANTED = 42.0
+"""PSNR in dB, at the highest rate."""
+
+FRAME_TYPES = (0, 1, 0, 2, 0, 2, 0, 2, 0)
+
+
+class Unrounded:
+    """A coder that hands every value on as it is."""
+
+    def code(self, residual, scale, model, name):
+        return residual
+
+    def code_z(self, z, prior, size, name):
+        return z
+
+
+def codec_of(folder: str) -> HyTIP:
+    """From the computed start."""
+    path = ROOT / "config" / folder
+    torch.manual_seed(0)
+    codec = HyTIP(ModelConfig(intra=load_config(path / "Intra.yml", IntraConfig),
+                              motion_estimation=load_config(path / "MENet.yml", MotionEstimationConfig),
+                              motion=load_config(path / "Motion.yml", MotionConfig),
+                              inter=load_config(path / "Inter.yml", InterConfig))).eval()
+    initialise(codec, (0.0005, 0.05))
+    return codec.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    return codec_of("small_next")
+
+
+def frames_of(detail: int) -> list[torch.Tensor]:
+    """The first frames of the demo clip, 1 3 112 192; made smaller by `detail`, they have more in every block."""
+    frames = [F.avg_pool2d(frame[None] / 255, detail) for frame in FirstFrames(PngFolder(CLIP), 9)]
+    top, left = [(side - wanted) // 2 for side, wanted in zip(frames[0].shape[-2:], (112, 192))]
+    return [frame[..., top:top + 112, left:left + 192] for frame in frames]
+
+
+def qualities(codec: HyTIP, frames: list[torch.Tensor]) -> list[float]:
+    """PSNR of an I-frame and of the P-frames after it."""
+    memory, result = None, []
+    for n, frame in enumerate(frames):
+        header = FrameHeader(intra=n == 0, qp=63, size=(112, 192), frame_type=FRAME_TYPES[n])
+        coded = codec.code_frame(Unrounded(), frame, memory, header)
+        memory = coded.memory
+        result.append(-10 * (coded.frame.clamp(0, 1) - frame).square().mean().log10().item())
+    return result
+
+
+def test_unrounded_frames_reach_high_quality(wide):
+    """The I-frame and eight P-frames, although no network has learnt anything yet."""
+    assert min(qualities(wide, frames_of(1))) > WANTED
+
+
+def test_unrounded_frames_full_of_detail_do_too(wide):
+    """P-frames, where SPyNet has yet to learn, lose what moves; narrow latents lose what stands still, too."""
+    detailed = frames_of(2)
+    assert qualities(wide, detailed)[0] > WANTED
+    still = [detailed[0]] * 3
+    assert min(qualities(wide, still)) > WANTED
+    assert max(qualities(codec_of("small"), still)) < WANTED - 2
+
+
+def test_the_budget(wide):
+    assert sum(parameter.numel() for parameter in wide.parameters()) <= 5e6
+    assert count_macs(wide, decode=False).total <= 90
+    assert count_macs(wide, decode=True).total <= 60
+    config = wide.config
+    assert config.inter.Add_Mask and config.inter.remembers and config.inter.has_ctm and not config.inter.no_context
+    assert config.motion.remembers_feature and config.motion.remembers_latent and config.variable_rate
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_motion_below_full_resolution(scale):
+    """The flow of smaller frames, enlarged, in pixels of the frame, of any size: each level doubles it and adds 1."""
+    torch.manual_seed(0)
+    network = MotionEstimation(MotionEstimationConfig(hidden_channels=(2, 2, 2, 2), levels=3, finest_scale=scale))
+    full = MotionEstimation(MotionEstimationConfig(hidden_channels=(2, 2, 2, 2), levels=3))
+    full.load_state_dict(network.state_dict())
+    frames = torch.rand(2, 1, 3, 64, 96)
+    enlarged = full(*(F.avg_pool2d(frame, scale) for frame in frames))
+    if scale > 1:
+        enlarged = scale * F.interpolate(enlarged, scale_factor=scale, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(network(*frames), enlarged)
+    for block in network.Blocks:
+        block[-1].weight.zero_()
+        block[-1].bias.copy_(torch.tensor([1.0, -1.0]))
+    flow = network(*frames[..., :50, :70])
+    torch.testing.assert_close(flow, scale * torch.tensor([7.0, -7.0]).view(1, 2, 1, 1).expand(1, 2, 50, 70))
