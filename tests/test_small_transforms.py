@@ -1,24 +1,22 @@
 """The first check of a small configuration: what its transforms lose where nothing is rounded, before any training.
 
-The computed start (util/training/transforms.py) shows in seconds what training can only approach: latents that are too
+The computed start (models/hytip/transforms.py) shows in seconds what training can only approach: latents that are too
 narrow cap the quality at every rate.
 """
 import pytest
 import torch
 import torch.nn.functional as F
 
-from config.loader import load_config
 from dataloader.open import FirstFrames
 from dataloader.source import PngFolder
 from helpers import ROOT
+from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
 from models.flow.spynet import MotionEstimation, MotionEstimationConfig
 from models.hytip.codec import HyTIP
-from models.hytip.config import InterConfig, ModelConfig, MotionConfig
-from models.intra.dcvc_dc import IntraConfig
+from models.hytip.initial import initialise
 from util.demo import CLIP
 from util.evaluation.complexity import count_macs
-from util.training.initial import initialise
 
 WANTED = 42.0
 """PSNR in dB, at the highest rate."""
@@ -36,21 +34,17 @@ class Unrounded:
         return z
 
 
-def codec_of(folder: str) -> HyTIP:
+def codec_of(model: str) -> HyTIP:
     """From the computed start."""
-    path = ROOT / "config" / folder
     torch.manual_seed(0)
-    codec = HyTIP(ModelConfig(intra=load_config(path / "Intra.yml", IntraConfig),
-                              motion_estimation=load_config(path / "MENet.yml", MotionEstimationConfig),
-                              motion=load_config(path / "Motion.yml", MotionConfig),
-                              inter=load_config(path / "Inter.yml", InterConfig))).eval()
+    codec = build_codec(find_model(model)).eval()
     initialise(codec, (0.0005, 0.05))
     return codec.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def wide():
-    return codec_of("small_next")
+    return codec_of(str(ROOT / "config" / "small_next" / "hytip.yml"))
 
 
 def frames_of(detail: int) -> list[torch.Tensor]:
