@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import markdown
-from util.arithmetic import PRECISIONS
+from util.choices import PRECISIONS
 from util.cli.arguments import parse_arguments
 from util.errors import InputError
 from util.files import atomic_path

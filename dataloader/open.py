@@ -4,7 +4,6 @@
     out:  a folder (frame_1.png, ...)    .yuv .rgb .raw    .y4m    .mp4    .mkv     - (y4m)
 """
 import argparse
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dataloader.raw import RAW_FORMATS, RawVideo, parse_name
+from dataloader.raw import RawVideo, parse_name
 from dataloader.source import FrameSource, PngFolder
 from dataloader.video import STDIN, VideoFile, say_on_stderr
 from dataloader.video_out import ENCODERS, Write, encoded_file, png_folder, raw_file, y4m_file
-from util.color import KR_KB, RANGES, Color, PixelFormat
+from util.color import Color, PixelFormat
 from util.errors import InputError
 
 RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
@@ -29,7 +28,7 @@ class VideoOptions:
 
     Attributes:
         size: (width, height) of raw video.
-        chroma: of raw video in, or of any video out; a member of RAW_FORMATS.
+        chroma: of raw video in, or of any video out; a member of util.choices.RAW_FORMATS.
         depth: likewise, bits per sample.
         matrix, range: "BT601" or "BT709", "limited" or "full".
         rate: frames per second.
@@ -55,39 +54,10 @@ class VideoOptions:
         return Color(self.matrix, self.range)
 
 
-def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that VideoOptions holds, for the video read or written."""
-    group = parser.add_argument_group("video", "what a video in or out is, where its name or tags do not tell")
-    group.add_argument("--video_size", type=_size, metavar="WxH", help="size of raw video")
-    group.add_argument("--pixel_format", choices=RAW_FORMATS, help="of raw video in (else its name, else 420) "
-                       "or of video out (else 444)")
-    group.add_argument("--bit_depth", type=int, help="likewise (else 8)")
-    group.add_argument("--color_matrix", choices=KR_KB, help="YUV matrix; needed where no tag tells")
-    group.add_argument("--color_range", choices=RANGES, help="YUV range; needed where no tag tells")
-    group.add_argument("--frame_rate", type=_rate, help="frames per second, such as 25 or 30000/1001")
-
-
 def video_options(args: argparse.Namespace, frames: int | None = None) -> VideoOptions:
     """From parsed arguments."""
     return VideoOptions(args.video_size, args.pixel_format, args.bit_depth, args.color_matrix, args.color_range,
                         args.frame_rate, frames)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or "0" in match.groups():
-        raise argparse.ArgumentTypeError(f"{text} is no size; give WIDTHxHEIGHT, such as 1920x1080")
-    return int(match[1]), int(match[2])
-
-
-def _rate(text: str) -> Fraction:
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no frame rate; give a number such as 25 or 30000/1001")
-    return rate
 
 
 def open_source(path: str | Path, options: VideoOptions = VideoOptions(),

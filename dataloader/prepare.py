@@ -23,10 +23,11 @@ from torch import Tensor
 
 from dataloader.open import VideoOptions, open_source
 from dataloader.raw import RawVideo, parse_name
-from dataloader.sequences import COLORS, Sequence, all_sequences, select
+from dataloader.sequences import Sequence, all_sequences, select
 from dataloader.source import FrameSource
 from dataloader.video_out import to_pixels
-from util.color import RANGES, Color
+from util.choices import MATRICES, RANGES
+from util.color import Color
 from util.errors import InputError
 from util.files import atomic_path
 from util.program import Parser
@@ -192,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     flags = Parser(prog="python -m dataloader.prepare", description=__doc__.splitlines()[0])
     flags.add_argument("--raw", type=Path, required=True, help="folder that holds the raw files, at any depth")
     flags.add_argument("--root", type=Path, required=True, help="gets {dataset}/{sequence}/frame_{n}.png")
-    flags.add_argument("--color_transform", choices=COLORS, nargs="+", required=True,
+    flags.add_argument("--color_transform", choices=MATRICES, nargs="+", required=True,
                        help="matrix of YUV to RGB, or both")
     flags.add_argument("--color_range", choices=RANGES, default="limited", help="of the raw YUV (default: limited)")
     flags.add_argument("--rgb_planes", choices=("rgb", "gbr"), help="plane order of the HEVC-RGB files")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.color import CHROMA, Color, PixelFormat, yuv_to_rgb
+from util.color import Color, PixelFormat, yuv_to_rgb
 from util.errors import InputError
 
 PLANE_ORDERS = {"rgb": (0, 1, 2), "gbr": (2, 0, 1)}      # where R, G and B lie
@@ -138,4 +138,3 @@ class RawVideo:
             yield torch.from_numpy(yuv_to_rgb(planes, self.pixels, self._color))
 
 
-RAW_FORMATS = (*CHROMA, "gbr")

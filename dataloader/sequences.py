@@ -8,7 +8,6 @@ from pathlib import Path
 from dataloader.source import FrameSource, PngFolder
 from util.errors import InputError
 
-COLORS = ("BT601", "BT709")
 VIDEO = "Video"
 """The data set of videos that belong to none."""
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.functional import center_crop
 
 from util.errors import InputError
 
@@ -120,5 +119,7 @@ class CenterCrop:
                              f"than --crop_factor {factor}; use a smaller --crop_factor")
 
     def __iter__(self) -> Iterator[Tensor]:
+        top = round((self.source.height - self.height) / 2)             # a half to the even number, as torchvision
+        left = round((self.source.width - self.width) / 2)
         for frame in self.source:
-            yield center_crop(frame, [self.height, self.width])
+            yield frame[:, top:top + self.height, left:left + self.width]

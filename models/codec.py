@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from models.entropy.coder import Coder
 from models.layers.functional import pad_to_multiple
+from models.rates import RATES
 from util.errors import InputError
-
-RATES = 64
-"""QPs of every codec lie in 0..RATES - 1, 0 being the lowest quality. What they mean the codec says."""
 
 Size = tuple[int, int]
 """Height and width."""

@@ -14,7 +14,8 @@ from models.layers import bands
 from models.layers.blocks import GateBlock, PlainBlock, SumBlock
 from models.layers.formats import compute_in
 from seeded import seeded_video
-from util.arithmetic import PRECISIONS, Arithmetic
+from util.arithmetic import Arithmetic
+from util.choices import PRECISIONS
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.reader import StreamReader

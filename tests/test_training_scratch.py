@@ -22,8 +22,9 @@ from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
 from models.hytip.memory import HybridMemory as Memory
 from models.hytip.transforms import stages
-from models.intra.dcvc_dc import RATES, IntraCodec
+from models.intra.dcvc_dc import IntraCodec
 from models.layers.functional import warp
+from models.rates import RATES
 from seeded import seeded_video
 from util.cli.arguments import parse_arguments
 from util.cli.setup import untrained_model

@@ -11,9 +11,6 @@ from models.codec import VideoCodec
 from util.errors import InputError
 from util.formats import HALF, fast_layout, half_copy, is_supported, portable_copy
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-"""Number formats of `--precision`; float64 is that of portable streams."""
-
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -73,7 +70,7 @@ def choose_arithmetic(device: str = "auto", threads: int | None = None, precisio
     Args:
         device: auto (CUDA where there is one), cpu or cuda.
         threads: CPU threads; None keeps PyTorch's choice. Results are reproducible at an equal number.
-        precision: one of PRECISIONS.
+        precision: one of util.choices.PRECISIONS.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is available; use --device cpu")
@@ -84,7 +81,7 @@ def choose_arithmetic(device: str = "auto", threads: int | None = None, precisio
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # what deterministic cuBLAS asks for
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")     # as use_deterministic_algorithms, but loads no compiler (3 s)
     torch.utils.deterministic.fill_uninitialized_memory = False      # costs time; nothing reads such memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False

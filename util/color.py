@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from util.choices import RANGES
 from util.errors import InputError
 
 KR_KB = {"BT601": (0.299, 0.114), "BT709": (0.2126, 0.0722)}
-RANGES = ("limited", "full")
 CHROMA = {"400": (1, 1), "420": (2, 2), "422": (1, 2), "444": (1, 1), "rgb": (1, 1)}     # subsampling down, across
 
 

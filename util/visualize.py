@@ -9,13 +9,11 @@ Flows share one scale per frame, given beside them with a colour wheel (Baker et
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.utils import flow_to_image
 
 from dataloader.video_out import to_pixels
 from models.codec import CodedFrame, Latent
@@ -113,6 +111,7 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
 
 def _flow_pictures(flows: dict[str, Tensor]) -> dict[str, Image.Image]:
     """Flows, 1 2 H W in pixels, on the scale of the longest vector of all, which the key names."""
+    from torchvision.utils import flow_to_image  # slow to load
     stacked = torch.cat(list(flows.values()))
     longest = stacked.square().sum(1).sqrt().max().item()
     wheel = Image.fromarray(to_pixels(colour_wheel(KEY_WIDTH - 16)))
@@ -124,6 +123,7 @@ def _flow_pictures(flows: dict[str, Tensor]) -> dict[str, Image.Image]:
 
 def colour_wheel(side: int) -> Tensor:
     """The key of flows, uint8 (3, side, side): the colour of each vector from the centre, up to length 1."""
+    from torchvision.utils import flow_to_image
     axis = torch.linspace(-1, 1, side)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     inside = x.square() + y.square() <= 1
@@ -133,6 +133,7 @@ def colour_wheel(side: int) -> Tensor:
 
 def _bits_picture(bits: np.ndarray) -> Image.Image:
     """A map of bits per pixel in viridis from 0 to its largest value, which the key names."""
+    import matplotlib  # slow to load
     colours = matplotlib.colormaps["viridis"]
     highest = float(bits.max())
     ramp = np.tile(np.linspace(0, 1, KEY_WIDTH - 16), (12, 1))

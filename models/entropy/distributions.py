@@ -20,11 +20,10 @@ import mpmath
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.entropy_models import GaussianConditional
-from compressai.ops.bound_ops import LowerBoundFunction
 from torch import Tensor, nn
 
 from models.entropy.tables import DIGITS, Cumulative, Ladder, TableSet
+from models.layers.bound import LowerBound, bounded
 from util.errors import InputError
 
 NORMAL_LADDER = Decimal("0.11"), Decimal(256), 64
@@ -61,14 +60,14 @@ class Conditional(Coded, Protocol):
 
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """max(x, bound) whose gradient still raises x where it is below."""
-    return LowerBoundFunction.apply(x, x.new_full((1,), bound))
+    return bounded(x, x.new_full((1,), bound))
 
 
 @dataclass(frozen=True)
 class Bounded:
     """A probability counts as `bound` at least (HyTIP).
 
-    In training CompressAI's `LowerBound` alone bounds it; a clamp after it would cut off the gradient that raises a
+    In training `lower_bound` alone bounds it; a clamp after it would cut off the gradient that raises a
     probability below the bound.
     """
     bound: float = 1e-9
@@ -97,22 +96,38 @@ Tail = Bounded | Added
 
 # Distributions with a scale
 
-class Gaussian(GaussianConditional):
+class Gaussian(nn.Module):
     """Zero-mean Gaussian of the motion and inter latents of HyTIP: scale at least 0.11, likelihood at least 1e-9.
 
-    CompressAI's `GaussianConditional` (Balle et al., ICLR 2018), whose buffers are part of the released checkpoints.
+    The conditional model of Balle et al. (ICLR 2018), with the complementary error function, whose tails are exact.
+    The released checkpoints also hold bounds and the (empty) tables of a coder; these buffers keep their names.
     """
     noise = 0.5
 
     def __init__(self):
-        super().__init__(None, scale_bound=0.11)
+        super().__init__()
+        for name, dtype in (("_offset", torch.int32), ("_quantized_cdf", torch.int32), ("_cdf_length", torch.int32),
+                            ("scale_table", torch.float32)):
+            self.register_buffer(name, torch.empty(0, dtype=dtype))
+        self.register_buffer("scale_bound", torch.tensor([0.11]))
+        self.likelihood_lower_bound = LowerBound(1e-9)
+        self.lower_bound_scale = LowerBound(0.11)
         self.tail: Tail = Bounded()
 
+    def probability(self, values: Tensor, scale: Tensor) -> Tensor:
+        """P(values - 1/2 < Y < values + 1/2)."""
+        scale, values = self.lower_bound_scale(scale), values.abs()
+        return self._cdf((0.5 - values) / scale) - self._cdf((-0.5 - values) / scale)
+
+    @staticmethod
+    def _cdf(x: Tensor) -> Tensor:
+        return 0.5 * torch.erfc(-math.sqrt(0.5) * x)
+
     def bits(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.bits(self._likelihood(values, scale))
+        return self.tail.bits(self.probability(values, scale))
 
     def rate(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.rate(self._likelihood(values, scale))
+        return self.tail.rate(self.probability(values, scale))
 
     def tables(self) -> TableSet:
         return _normal_tables()

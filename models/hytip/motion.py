@@ -9,7 +9,6 @@ y B N H/16 W/16; conditions at 1/4 and 1/8.
 from typing import NamedTuple
 
 import torch
-from compressai.layers import GDN
 from torch import Tensor, nn
 
 from models.entropy.coder import Coder
@@ -19,6 +18,7 @@ from models.hytip.memory import HybridMemory
 from models.latent import code_hyper, code_latent, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, leaky, subpel
 from models.layers.functional import at_least, crop
+from models.layers.gdn import GDN
 
 Conditions = tuple[Tensor, Tensor] | None
 """Features at 1/4 and 1/8 of the remembered motion, or None in the first P-frame after an I-frame."""

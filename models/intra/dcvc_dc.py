@@ -20,10 +20,8 @@ from models.layers.blocks import Down, GateBlock, Up, conv
 from models.layers.formats import log_linear
 from models.layers.functional import at_least, crop
 from models.layers.unet import UNet
+from models.rates import RATES
 from models.spatial_prior import INTRA_SCHEDULE, passes
-
-RATES = 64
-"""Number of rates between the first and the last trained anchor."""
 
 ANCHORS = 4
 """Trained rates of a single-rate model."""

@@ -4,17 +4,19 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dataloader.open import add_video_arguments, open_source, video_options
+from dataloader.open import open_source, video_options
 from dataloader.prepare import raw_source
-from dataloader.sequences import COLORS, Sequence, select
+from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource
 from util.anchors import Anchor
 from util.anchors.libraries import SETTINGS, LibraryEncoder
 from util.anchors.measure import Item, measure
 from util.anchors.reference import CONFIGS, ReferenceSoftware
-from util.color import RANGES, Color
+from util.choices import MATRICES, METRIC_NAMES, RANGES
+from util.cli.arguments import add_video_arguments
+from util.color import Color
 from util.errors import InputError
-from util.evaluation.yuv import METRIC_NAMES, metric_of
+from util.evaluation.yuv import metric_of
 from util.program import Parser, exit_status
 
 
@@ -23,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     flags = Parser(prog="python -m util.anchors", description=__doc__)
     flags.add_argument("anchor", choices=[*SETTINGS, *CONFIGS])
     flags.add_argument("--QP", type=int, nargs="+", required=True)
-    flags.add_argument("--color_transform", choices=COLORS, required=True,
+    flags.add_argument("--color_transform", choices=MATRICES, required=True,
                        help="matrix of the YUV that is coded; data sets are read in it as well")
     flags.add_argument("--coded_range", choices=RANGES, default="limited", help="range of the YUV that is coded")
     flags.add_argument("--input", help="a video, raw file or folder of PNGs instead of data sets")

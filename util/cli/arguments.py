@@ -1,16 +1,14 @@
 """The flags of HyTIP.py. Names and defaults are those of the released command line where it has them."""
 import argparse
+import re
+from fractions import Fraction
 from pathlib import Path
 
-from dataloader.open import add_video_arguments
-from dataloader.sequences import COLORS
 from models.catalogue import DEFAULT, MODELS
-from models.intra.dcvc_dc import RATES
-from util.arithmetic import PRECISIONS
+from models.rates import RATES
+from util.choices import MATRICES, MAX_PIXELS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMATS
 from util.chosen_model import PART_FLAGS
-from util.coding.codec import MAX_PIXELS
 from util.errors import InputError
-from util.evaluation.yuv import METRIC_NAMES
 from util.program import Parser
 from util.training.options import add_arguments as add_training_arguments
 
@@ -93,7 +91,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--test_seqs", nargs="+", metavar="NAME", help="only these sequences")
     group.add_argument("--test_seq_len", type=int, default=96, metavar="N", help="frames per sequence")
     group.add_argument("--full_seq", action="store_true", help="all frames, with a short last GOP")
-    group.add_argument("--color_transform", choices=COLORS, default="BT601",
+    group.add_argument("--color_transform", choices=MATRICES, default="BT601",
                        help="matrix behind the RGB frames; BT709 reads {sequence}_BT709")
     group.add_argument("--test_crop", action="store_true", help="centre crop to multiples of --crop_factor")
     group.add_argument("--crop_factor", type=int, default=64, metavar="N")
@@ -122,6 +120,35 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
                        help="refuse streams with larger frames")
     group.add_argument("--PNG_FILE", action="store_true", help="decoded frames in {save_dir}/png")
     group.add_argument("--YUV_FILE", action="store_true", help="decoded video in {save_dir}/yuv, 8-bit 4:4:4")
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that VideoOptions holds, for the video read or written."""
+    group = parser.add_argument_group("video", "what a video in or out is, where its name or tags do not tell")
+    group.add_argument("--video_size", type=_size, metavar="WxH", help="size of raw video")
+    group.add_argument("--pixel_format", choices=RAW_FORMATS, help="of raw video in (else its name, else 420) "
+                       "or of video out (else 444)")
+    group.add_argument("--bit_depth", type=int, help="likewise (else 8)")
+    group.add_argument("--color_matrix", choices=MATRICES, help="YUV matrix; needed where no tag tells")
+    group.add_argument("--color_range", choices=RANGES, help="YUV range; needed where no tag tells")
+    group.add_argument("--frame_rate", type=_rate, help="frames per second, such as 25 or 30000/1001")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"{text} is no size; give WIDTHxHEIGHT, such as 1920x1080")
+    return int(match[1]), int(match[2])
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no frame rate; give a number such as 25 or 30000/1001")
+    return rate
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,8 @@
-"""Which function does what the flags ask for."""
+"""Which function does what the flags ask for. Commands import what they need, so that bad flags are told at once."""
 import argparse
 from collections.abc import Callable
 
-from util.cli.setup import settle_arithmetic, untrained_model
-from util.cli.streams import run_compress, run_decompress
-from util.cli.test import run_test
 from util.errors import InputError
-from util.evaluation.complexity import count_macs, describe_macs, describe_size
-from util.training.main import run as train
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -19,7 +14,7 @@ def command_of(arguments: argparse.Namespace) -> Command:
         InputError: no flag does.
     """
     commands: dict[str, Command] = {"compute_macs": print_macs, "compute_model_size": print_size,
-                                    "compress": run_compress, "decompress": run_decompress, "test": run_test,
+                                    "compress": compress, "decompress": decompress, "test": evaluate,
                                     "train_conf": train, "schedule": train}
     for flag, command in commands.items():
         if getattr(arguments, flag):
@@ -27,8 +22,34 @@ def command_of(arguments: argparse.Namespace) -> Command:
     raise InputError(f"nothing to do; give one of {', '.join(f'--{flag}' for flag in commands)}")
 
 
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Rate and quality, with estimated bits."""
+    from util.cli.test import run_test
+    run_test(arguments)
+
+
+def compress(arguments: argparse.Namespace) -> None:
+    """Write the stream of `--input`, or those of data sets."""
+    from util.cli.streams import run_compress
+    run_compress(arguments)
+
+
+def decompress(arguments: argparse.Namespace) -> None:
+    """Read the stream of `--input`, or those of data sets."""
+    from util.cli.streams import run_decompress
+    run_decompress(arguments)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """One step, or a recipe."""
+    from util.training.main import run
+    run(arguments)
+
+
 def print_macs(arguments: argparse.Namespace) -> None:
     """Complexity depends on widths alone, so no weights are read."""
+    from util.cli.setup import settle_arithmetic, untrained_model
+    from util.evaluation.complexity import count_macs, describe_macs
     model = settle_arithmetic(arguments).place(untrained_model(arguments))
     decode = arguments.compute_decode_macs
     print(describe_macs(count_macs(model, decode), decode))
@@ -36,6 +57,6 @@ def print_macs(arguments: argparse.Namespace) -> None:
 
 def print_size(arguments: argparse.Namespace) -> None:
     """Parameters and buffers."""
+    from util.cli.setup import settle_arithmetic, untrained_model
+    from util.evaluation.complexity import describe_size
     print(describe_size(settle_arithmetic(arguments).place(untrained_model(arguments))))
-
-

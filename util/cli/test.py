@@ -16,7 +16,6 @@ from util.cli.sharing import Share
 from util.evaluation.evaluate import Observer, evaluate, gop_averages
 from util.evaluation.report import FrameResult, write_report
 from util.evaluation.yuv import metric_of
-from util.visualize import BitMapper, Pictures
 
 Rows = list[list[list[FrameResult]]]
 """Of one sequence: per QP, per metric, per frame."""
@@ -50,12 +49,11 @@ def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arit
     rows: Rows = [[[] for _ in metrics] for _ in plans]
     rate = quality = 0.0
     with ExitStack() as stack:
-        observe = None
+        coder, observe = Estimator, None
         if arguments.visualize:
-            observe = _painter(stack, arguments, sequence, model)
+            coder, observe = _painter(stack, arguments, sequence, model)
         bar = stack.enter_context(tqdm(total=source.length, desc=sequence.name, unit="frame", disable=None))
-        frames = evaluate(model, arithmetic, source, plans, metrics, arguments.align_factor,
-                          BitMapper if arguments.visualize else Estimator, observe)
+        frames = evaluate(model, arithmetic, source, plans, metrics, arguments.align_factor, coder, observe)
         for n, results in enumerate(frames, start=1):
             for per_qp, collected in zip(results, rows):
                 for result, column in zip(per_qp, collected):
@@ -67,15 +65,17 @@ def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arit
     return rows
 
 
-def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence, model: VideoCodec) -> Observer:
-    """What writes the pictures of each frame and QP."""
+def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence, model: VideoCodec
+             ) -> tuple[type[Estimator], Observer]:
+    """The coder that keeps what pictures show, and what writes the pictures of each frame and QP."""
+    from util.visualize import BitMapper, Pictures
     name = sequence.report_name(arguments.color_transform)
     painters = [stack.enter_context(Pictures(folder / "visualize" / name)) for folder in save_dirs(arguments)]
 
-    def observe(n: int, qp: int, header: FrameHeader, original, coded, coder: BitMapper) -> None:
+    def observe(n: int, qp: int, header: FrameHeader, original, coded, coder) -> None:
         latents = model.latents(header.intra)
         painters[qp](n + 1, original, coded, coder.bits_map(latents, tuple(coded.frame.shape[-2:])))
-    return observe
+    return BitMapper, observe
 
 
 def _write(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithmetic,

@@ -27,6 +27,7 @@ from models.entropy.stream import Span, StreamError
 from models.entropy.tables import Tables
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import fingerprint, load_model
+from util.choices import MAX_PIXELS
 from util.coding.bitstream import DEVICES, FINGERPRINT_BYTES, StreamHeader, pack_end
 from util.coding.decoding import DecodedStream, warn
 from util.coding.gop import CodingPlan
@@ -34,9 +35,6 @@ from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
-
-MAX_PIXELS = 4096 * 2304
-"""Largest frame, padded to multiples of 64, that a decoder accepts unless told otherwise."""
 
 
 def _describe(config: Any) -> str:

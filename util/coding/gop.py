@@ -1,11 +1,10 @@
 """What is decided about each frame of a sequence before any is coded (SPEC section 8)."""
 from dataclasses import dataclass
 
-from models.codec import RATES, FrameHeader
+from models.codec import FrameHeader
+from models.rates import RATES
+from util.choices import FRAME_TYPES
 from util.errors import InputError
-
-FRAME_TYPES = 3
-"""Types of P-frames that a plan can tell apart; a codec of fewer takes the others as type 0."""
 
 ANCHOR_LEVELS = range(2, 6)
 """`--iframe_quality` of single-rate models: the quality levels of the four intra anchors."""

@@ -4,8 +4,6 @@ from torch import Tensor
 from util.color import Color, psnr_yuv
 from util.evaluation.metrics import METRICS, Metric
 
-METRIC_NAMES = (*METRICS, "PSNR-YUV")
-
 
 def yuv_metric(matrix: str) -> Metric:
     """A metric of (decoded, original), both 1 3 H W RGB in [0, 1]: (6 Y + U + V) / 8 of their PSNRs in dB.

@@ -13,7 +13,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from models.codec import RATES
+from models.rates import RATES
 from util.errors import InputError
 
 Terms = dict[str, Tensor]

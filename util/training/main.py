@@ -92,7 +92,7 @@ def _settle_arithmetic(options: TrainingOptions, team: Team) -> None:
             raise InputError(f"--threads {options.threads} must be at least 1")
         torch.set_num_threads(options.threads)
     on_cuda = team.device.type == "cuda"
-    torch.use_deterministic_algorithms(not on_cuda)
+    torch.set_deterministic_debug_mode("default" if on_cuda else "error")      # loads no compiler, as its twin does
     torch.backends.cudnn.benchmark = on_cuda
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataloader.clips import DATASETS
 from models.catalogue import DEFAULT
-from util.coding.gop import FRAME_TYPES
+from util.choices import CLIP_SETS, FRAME_TYPES
 from util.errors import InputError
 
 DEFAULT_DATASET = "Vimeo-90k"
@@ -128,8 +127,8 @@ class TrainingOptions:
                              "0 keeps no average")
         if self.restore not in RESTORES:
             raise InputError(f"--restore {self.restore} is unknown; choose from {', '.join(RESTORES)}")
-        if self.train_dataset not in (None, *DATASETS):
-            raise InputError(f"--train_dataset {self.train_dataset} is unknown; choose from {', '.join(DATASETS)}")
+        if self.train_dataset not in (None, *CLIP_SETS):
+            raise InputError(f"--train_dataset {self.train_dataset} is unknown; choose from {', '.join(CLIP_SETS)}")
         for entry in self.index_map_training:
             if not 0 <= entry < FRAME_TYPES:
                 raise InputError(f"--index_map_training entry {entry} is outside 0..{FRAME_TYPES - 1}")
@@ -162,7 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry_run", action="store_true", help="print the phases, without data or GPU")
     add("--config_dir", type=Path, default=default.config_dir, metavar="DIR",
         help="where --schedule finds the configuration files")
-    add("--train_dataset", choices=list(DATASETS),
+    add("--train_dataset", choices=CLIP_SETS,
         help="what to train on; default Vimeo-90k, or what the recipe's step says")
     add("--train_data", type=Path, metavar="DIR", help="where the training data is; default: as -data")
     add("--valid_data", type=Path, metavar="DIR",

@@ -20,6 +20,7 @@ Entries = dict[str, Tensor]
 FROM_NOTHING = ("scratch", "intra")
 """`--restore` after which networks that nothing fills are to learn from random weights."""
 
+
 class Report(NamedTuple):
     """What became of a source.
 

@@ -9,7 +9,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torchvision.utils import flow_to_image
 
 from dataloader.sequences import Sequence, select
 from dataloader.source import CenterCrop, FrameSource, PngFolder
@@ -125,6 +124,7 @@ class Validation:
             original = pixels.to(team.device).unsqueeze(0).float() / 255
             coded, _ = self._code_frame(codec, original, memory, self.points[-1], n)
             memory = coded.memory
+        from torchvision.utils import flow_to_image  # slow to load, and only needed here
         views, size = coded.views, original.shape[-2:]
         pictures = {"decoded_frame": crop(coded.frame, size)[0]}
         pictures |= {name: flow_to_image(views[name])[0].float() / 255 for name in ("flow", "decoded_flow")
