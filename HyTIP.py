@@ -1,4 +1,4 @@
-"""HyTIP, a neural video codec (ICCV 2025): evaluate, compress, decompress, train. `--help` lists the flags."""
+"""HyTIP, a neural video codec (ICCV 2025): encode, decode, evaluate, train. `--help` lists verbs and flags."""
 import sys
 
 from util.cli.arguments import parse_arguments
@@ -13,7 +13,7 @@ def run(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Exit status: 0 done, 2 bad input, 128 + n ended by signal n (130: Ctrl-C)."""
     return exit_status("HyTIP", lambda: run(argv))
 
 

@@ -36,12 +36,3 @@ def test_the_readme_names_every_top_level_entry():
     for name in ("HyTIP.py", "models/", "config/", "util/", "dataloader/", "install.sh", "requirements.txt", "tests/",
                  "docs/", "demo/"):
         assert name in readme, name
-
-
-def test_the_readme_explains_every_flag():
-    from util.cli.arguments import build_parser
-    readme = (ROOT / "README.md").read_text()
-    for action in build_parser()._actions:
-        flag = action.option_strings[-1]
-        if flag not in ("--help", "--data", "--num_workers"):
-            assert flag in readme, flag

@@ -1,7 +1,11 @@
-"""What the programs share: flags whose errors are one line, and exit statuses."""
+"""What the programs share: flags whose errors are one line, exit statuses, signals, and OpenMP's manners."""
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from util.errors import InputError
@@ -17,14 +21,58 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
+class Ended(BaseException):
+    """A signal ended the program. Like KeyboardInterrupt it passes by `except Exception`, and runs every `finally`.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
 def exit_status(program: str, run: Callable[[], None]) -> int:
-    """Run a program. Returns 0 done, 2 bad input (told in one line on stderr), 130 interrupted."""
+    """Run a program. Returns 0 done, 2 bad input (told in one line on stderr), 128 + n ended by signal n (130: Ctrl-C).
+
+    141, as if by SIGPIPE, is the end of a program whose output nobody reads any more.
+    """
     try:
-        run()
+        with _signals():
+            run()
+            sys.stdout.flush()
     except InputError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Ended as end:
+        print(f"{program}: ended by {signal.Signals(end.number).name}", file=sys.stderr)
+        return 128 + end.number
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the interpreter would complain again
+        return 128 + signal.SIGPIPE
     return 0
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Ended`, so that no temporary file stays. Ignored ones (nohup) stay ignored."""
+    def end(number: int, _frame: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)                            # one is enough; let `finally` work
+        raise Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)
+                  if signal.getsignal(number) == signal.SIG_DFL}
+        for number in before:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,7 +13,8 @@ from util.anchors.libraries import SETTINGS, LibraryEncoder
 from util.anchors.measure import Item, measure
 from util.anchors.reference import CONFIGS, ReferenceSoftware
 from util.choices import MATRICES, METRIC_NAMES, RANGES
-from util.cli.arguments import add_video_arguments
+from util.cli.flags import add_groups
+from util.cli.groups import video_group
 from util.color import Color
 from util.errors import InputError
 from util.evaluation.yuv import metric_of
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--save_dir", type=Path, default=Path("results"), help="gets a folder per anchor, metric and QP")
     flags.add_argument("--encoder", type=Path, help="HM's or VTM's encoder program")
     flags.add_argument("--config", type=Path, help="its configuration file")
-    add_video_arguments(flags)
+    add_groups(flags, [video_group()])
     return flags
 
 

@@ -16,7 +16,7 @@ from util.arithmetic import Arithmetic
 from util.checkpoint import fingerprint
 from util.files import atomic_path
 
-PACKAGES = ("torch", "torchvision", "compressai", "numpy", "pytorch-msssim", "pillow")
+PACKAGES = ("torch", "torchvision", "numpy", "pytorch-msssim", "pillow")
 
 
 def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmetic, model: VideoCodec,

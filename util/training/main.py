@@ -18,7 +18,7 @@ from util.training.checkpoints import Checkpoints
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
 from util.training.network import TrainedNetwork
-from util.training.options import DEFAULT_DATASET, TrainingOptions, add_arguments
+from util.training.options import DEFAULT_DATASET, TrainingOptions
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
 from util.training.start import start
 from util.training.trainer import Setup, Trainer
@@ -26,8 +26,6 @@ from util.training.validation import make_validation
 
 USUAL_FILES = {"intra_coder_conf": "Intra.yml", "motion_estimation_conf": "MENet.yml"}
 """Files of parts that hardly ever change, below `--config_dir`."""
-
-__all__ = ["add_arguments", "run", "train"]
 
 
 def run(arguments: argparse.Namespace) -> None:

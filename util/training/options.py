@@ -3,10 +3,10 @@ import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.catalogue import DEFAULT
 from util.choices import CLIP_SETS, FRAME_TYPES
+from util.cli.flags import Group
 from util.errors import InputError
 
 DEFAULT_DATASET = "Vimeo-90k"
@@ -146,15 +146,10 @@ class TrainingOptions:
         return tuple(self.index_map_training[n % self.rate_gop_size] for n in range(frames))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Register the flags of training that the parser does not have yet."""
-    group = parser.add_argument_group("training")
-    default = TrainingOptions()
-
-    def add(*names: str, **kwargs: Any) -> None:
-        if not any(name in parser._option_string_actions for name in names):
-            group.add_argument(*names, **kwargs)
-
+def training_group() -> Group:
+    """The flags of training; those that it shares with coding are declared there (util/cli/groups.py)."""
+    group = Group("training", ("train",))
+    add, default = group.add_argument, TrainingOptions()
     add("--train_conf", type=Path, metavar="FILE", help="train: the phases of one step, e.g. train_cfg/Add_CTM.yml")
     add("--schedule", type=Path, metavar="FILE",
         help="train a whole recipe, step after step, e.g. train_cfg/schedule.yml; goes on where it was stopped")
@@ -171,6 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_start(add, default)
     _add_loss(add, default)
     _add_run(add, default)
+    return group
 
 
 def _add_start(add, default: TrainingOptions) -> None:

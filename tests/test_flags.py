@@ -1,0 +1,118 @@
+"""The command line as people meet it: verbs, help, docs/flags.md, and nothing loaded before it is needed."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT, TINY_FLAGS
+from util.choices import CLIP_SETS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMATS, RESTORES
+from util.cli.arguments import build_parser, parse_arguments
+from util.cli.groups import all_groups
+from util.cli.help import markdown
+from util.cli.verbs import VERBS
+
+SLOW = ("torchvision", "torch._dynamo", "torch._inductor", "scipy", "matplotlib", "compressai", "pandas", "tensorboard",
+        "torch.utils.tensorboard", "torch.utils.flop_counter", "bjontegaard", "sympy")
+"""What coding and training have no need of before it is asked for."""
+
+
+def loaded(*argv, status=0) -> set[str]:
+    """Modules in memory after a command, in a process of its own."""
+    code = (f"import json, sys; sys.path.insert(0, {str(ROOT)!r}); import HyTIP\n"
+            f"try: status = HyTIP.main({[str(word) for word in argv]!r})\n"
+            "except SystemExit as end: status = end.code\n"
+            "print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    ended, modules = json.loads(done.stderr.splitlines()[-1])
+    assert ended == status, done.stderr
+    return set(modules)
+
+
+@pytest.mark.parametrize("argv, status", [(["--help"], 0), (["encode", "--help"], 0), (["--help_all"], 0),
+                                          (["--unheard_of"], 2), (["--QP", "64", "--test"], 2), ([], 2)])
+def test_help_and_bad_flags_load_no_numbers(argv, status):
+    modules = loaded(*argv, status=status)
+    assert not modules & {"torch", "numpy", "av", "PIL", "yaml", "tqdm", *SLOW}
+
+
+def test_coding_and_training_load_nothing_slow(weights, tmp_path):
+    base = (*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1)
+    clip = ("--input", ROOT / "demo" / "Demo" / "BigBuckBunny", "--frames", 1)
+    stream = tmp_path / "clip.hyt"
+    for argv in (("--compress", *base, *clip, "--output", stream),
+                 ("--decompress", *base, "--input", stream, "--output", tmp_path / "decoded"),
+                 ("--test", *base, *clip, "--save_dir", tmp_path / "results"),
+                 ("--schedule", ROOT / "train_cfg" / "schedule.yml", "--dry_run", "--epoch_ratio", 0.01)):
+        modules = loaded(*argv)
+        assert "torch" in modules and not modules & set(SLOW), argv[0]
+
+
+def test_the_words_that_flags_take_are_those_of_what_they_choose():
+    from dataloader.clips import DATASETS
+    from dataloader.raw import PLANE_ORDERS
+    from util.color import CHROMA
+    from util.evaluation.metrics import METRICS
+    from util.training.starting_points import FROM_NOTHING, RULES
+    assert tuple(DATASETS) == CLIP_SETS
+    assert (*METRICS, "PSNR-YUV") == METRIC_NAMES
+    assert set(RAW_FORMATS) == {*CHROMA, *PLANE_ORDERS}
+    assert {*RULES, *FROM_NOTHING, "HyTIP", "resume", "load_pretrained"} == set(RESTORES)
+    assert RANGES == ("limited", "full") and PRECISIONS[0] == "float32"
+
+
+@pytest.mark.parametrize("words, flags", [
+    (["encode", "a.mp4", "b.hyt", "--QP", "3"], ["--compress", "--input", "a.mp4", "--output", "b.hyt", "--QP", "3"]),
+    (["encode", "-", "-"], ["--compress", "--input", "-", "--output", "-"]),
+    (["decode", "b.hyt", "c.mkv"], ["--decompress", "--input", "b.hyt", "--output", "c.mkv"]),
+    (["eval", "a.mp4", "--QP", "3", "4"], ["--test", "--input", "a.mp4", "--QP", "3", "4"]),
+    (["eval", "--test_dataset", "UVG"], ["--test", "--test_dataset", "UVG"]),
+    (["train", "train_cfg/schedule.yml"], ["--schedule", "train_cfg/schedule.yml"]),
+    (["train", "train_cfg/Add_CTM.yml", "--restore", "CTM"], ["--train_conf", "train_cfg/Add_CTM.yml", "--restore",
+                                                             "CTM"]),
+])
+def test_verbs_stand_for_flags(words, flags, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse_arguments(words) == parse_arguments(flags)
+
+
+@pytest.mark.parametrize("words", [["encode", "a.mp4"], ["decode"], ["eval", "a", "b"], ["train"],
+                                   ["encode", "--QP", "3", "a.mp4", "b.hyt"]])
+def test_a_verb_says_what_it_takes(hytip, words):
+    status, out, err = hytip(*words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"{words[0]} takes {' '.join(VERBS[words[0]].usage)}" in err and VERBS[words[0]].example in err
+
+
+def test_a_word_that_is_no_verb_is_told_the_verbs(hytip):
+    status, _, err = hytip("compres", "a.mp4")
+    assert status == 2 and "compres" in err and all(verb in err for verb in VERBS), err
+
+
+def test_flags_md_is_made_of_the_declarations():
+    assert (ROOT / "docs" / "flags.md").read_text() == markdown(), "run: python -m util.cli.help > docs/flags.md"
+
+
+def test_every_flag_says_what_it_does_and_is_in_the_whole_help(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help_all"])
+    whole = capsys.readouterr().out
+    for group in all_groups():
+        for flag in group.flags:
+            assert flag.options["help"] and flag.names[-1] in whole, flag.names
+            assert set(flag.tasks) <= set(VERBS), flag.names
+    assert len(build_parser()._actions) == sum(len(group.flags) for group in all_groups())
+
+
+def test_help_is_short_and_a_verbs_help_is_about_the_verb(capsys):
+    texts = {}
+    for argv in (["--help"], ["encode", "--help"], ["--compress", "-h"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            parse_arguments(argv)
+        assert end.value.code == 0
+        texts[tuple(argv)] = capsys.readouterr().out
+    assert len(texts["--help",].splitlines()) < 60 and all(verb in texts["--help",] for verb in VERBS)
+    encode, train = texts["encode", "--help"], texts["train", "--help"]
+    assert texts["--compress", "-h"] == encode
+    assert "--verify" in encode and "--verify" not in train
+    assert "--batch_size" in train and "--batch_size" not in encode
