@@ -8,8 +8,9 @@ from PIL import Image
 
 from helpers import ROOT
 from util.comparison.curves import Point
-from util.demo import CLIP, Demo, describe_bd_rate, main
+from util.demo import CLIP, Demo, describe_bd_rate, main, spanning
 from util.errors import InputError
+from util.program import Ended, exit_status
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def test_it_evaluates_codes_compares_and_plots(ran):
     out, said = ran
     for words in ("--test --model small", "--compress --model small", "--decompress --model small",
                   "all 1 x 2 decoded frames are those that the encoder had", "HyTIP small", "x264 veryfast",
-                  "x265 veryslow", "BD-rate of HyTIP small against x264 veryfast: none, the test has 1 rate points"):
+                  "x265 veryslow", "BD-rate of HyTIP small against x264 veryfast: none,",
+                  "python -m util.comparison --anchor x264"):
         assert words in said, words
     assert (out / "curve.png").stat().st_size > 1000
     assert len(list((out / "decoded" / "42").glob("*.png"))) == 2
@@ -58,6 +60,28 @@ def test_bd_rates_in_words():
         return [Point(factor * 2.0 ** n, 30.0 + n, 32, 1) for n in range(4)]
     assert describe_bd_rate(curve(1), curve(0.8)) == "-20.0 %"
     assert describe_bd_rate(curve(1), curve(1)[:3]).startswith("none, the test has 3 rate points")
+
+
+def test_anchors_span_our_range_of_quality_and_little_more():
+    anchor = [Point(2.0 ** n, 20.0 + 4 * n, 32, 1) for n in range(6)]                    # 20, 24, ... 40 dB
+    ours = [Point(1.0, quality, 32, 1) for quality in (27.0, 33.0)]
+    assert [point.quality for point in spanning(anchor, ours)] == [24, 28, 32, 36]
+    assert spanning(anchor, anchor) == anchor and spanning(anchor[2:4], ours) == anchor[2:4]
+
+
+@pytest.mark.parametrize(("interruption", "status"), [(KeyboardInterrupt, 130), (lambda: Ended(15), 143)])
+def test_an_interruption_is_no_failure_of_an_anchor(monkeypatch, capsys, tmp_path, interruption, status):
+    def interrupted(*_, **__):
+        raise interruption()
+    monkeypatch.setattr("util.anchors.__main__.measure", interrupted)
+    assert exit_status("demo", lambda: Demo(tmp_path, 2, [42])._anchor("x264-fair")) == status
+    assert "failed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [130, 143])
+def test_an_interrupted_command_ends_the_demo_as_it_ended(monkeypatch, tmp_path, status):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], status))
+    assert exit_status("demo", lambda: Demo(tmp_path, 2, [42])._hytip("--test")) == status
 
 
 def test_the_clip_is_there():

@@ -9,7 +9,8 @@ from models.codec import CodedFrame, FrameHeader, Latent, Memory
 from models.entropy.coder import Estimator
 from models.spatial_prior import INTER_SCHEDULE, passes
 from seeded import seeded_video
-from util.visualize import KEY_WIDTH, KINDS, SHEET_ROWS, THUMB, BitMapper, Pictures, colour_wheel, frame_pictures
+from util.contact_sheet import CAPTIONS, KEY_WIDTH, THUMB, Row, colour_wheel, contact_sheet, with_key
+from util.visualize import SHEET_ROWS, BitMapper, Pictures, figures_of, frame_pictures
 
 SIZE = (40, 56)
 ALIGNED = (48, 64)
@@ -60,14 +61,16 @@ def test_bits_lie_where_the_latent_lies():
 def test_kinds_and_sizes(coded):
     pictures = [frame_pictures(frame[..., :SIZE[0], :SIZE[1]], result, mapper.bits_map(own, ALIGNED))
                 for own, frame, mapper, _, result in coded]
-    assert list(pictures[0]) == ["source", "decoded", "bits"]
+    assert list(pictures[0]) == ["source", "decoded", "error", "bits"]
     masked = "mask" in coded[1][4].views
-    assert list(pictures[1]) == [kind for kind in KINDS if masked or kind != "mask"]
+    assert list(pictures[1]) == [kind for kind in CAPTIONS if masked or kind not in ("mask", "masked")]
     for kind, picture in pictures[1].items():
-        if kind in ("flow", "decoded_flow", "bits"):
-            assert picture.width == SIZE[1] + KEY_WIDTH and picture.height >= SIZE[0]
+        assert picture.image.size == SIZE[::-1] and (picture.note or not picture.key)
+        keyed = with_key(picture)
+        if kind in ("error", "flow", "decoded_flow", "residual", "bits"):
+            assert keyed.width == SIZE[1] + KEY_WIDTH and keyed.height >= SIZE[0]
         else:
-            assert picture.size == SIZE[::-1]
+            assert keyed.size == SIZE[::-1]
 
 
 def made_up() -> tuple[torch.Tensor, CodedFrame]:
@@ -84,10 +87,13 @@ def made_up() -> tuple[torch.Tensor, CodedFrame]:
 
 def test_what_is_shown():
     original, result = made_up()
-    pixels = {kind: np.array(picture) for kind, picture in frame_pictures(original, result).items()}
+    pixels = {kind: np.array(picture.image) for kind, picture in frame_pictures(original, result).items()}
     assert (pixels["source"] == 128).all() and (pixels["decoded"] == 255).all()            # ties round to even; clamped
     assert (pixels["mask"][:, :10] == 255).all() and (pixels["mask"][:, 10:] == 0).all()
-    assert (pixels["prediction"][:, :10] == 76).all() and (pixels["prediction"][:, 10:] == 0).all()
+    assert (pixels["prediction"] == 255).all()
+    assert (pixels["masked"][:, :10] == 76).all() and (pixels["masked"][:, 10:] == 0).all()
+    assert len(np.unique(pixels["error"].reshape(-1, 3), axis=0)) == 1                    # 0.5 everywhere: the far end
+    assert pixels["error"].sum(2).min() > 600
     assert np.unique(pixels["residual"][:, :10]).tolist() == [153]                        # (0.5 - 0.3) / 2 + 0.5
     assert np.unique(pixels["residual"][:, 10:]).tolist() == [191]
     # the two flows share a scale: the halved one is paler, and no motion is white
@@ -98,8 +104,8 @@ def test_what_is_shown():
 def test_the_wheel_is_the_key():
     """The colour of the lowest point of the wheel is that of the longest flow downwards."""
     original, result = made_up()
-    flow = np.array(frame_pictures(original, result)["flow"])
-    wheel = colour_wheel(57).permute(1, 2, 0).numpy()
+    flow = np.array(frame_pictures(original, result)["flow"].image)
+    wheel = colour_wheel(57)
     assert np.abs(wheel[56, 28].astype(int) - flow[0, 0]).max() <= 1
     assert (wheel[0, 0] == 255).all() and (wheel[28, 28] >= 254).all()
 
@@ -107,15 +113,30 @@ def test_the_wheel_is_the_key():
 def test_files_and_contact_sheet(tmp_path):
     original, result = made_up()
     intra = CodedFrame(result.frame, result.memory)
-    with Pictures(tmp_path / "clip") as add:
+    with Pictures(tmp_path / "clip", "clip, QP 3") as add:
         for n in range(1, 31):
             add(n, original, intra if n == 1 else result, torch.rand(ALIGNED))
-    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == sorted([*KINDS, "contact_sheet.png"])
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == sorted([*CAPTIONS, "contact_sheet.png"])
     assert len(list((tmp_path / "clip" / "flow").iterdir())) == 29
     assert len(list((tmp_path / "clip" / "bits").iterdir())) == 30
-    sheet = Image.open(tmp_path / "clip" / "contact_sheet.png")
-    assert sheet.width == 40 + len(KINDS) * (THUMB + 4)
-    assert SHEET_ROWS // 2 * 40 < sheet.height < SHEET_ROWS * (THUMB + 4) + 16
+    with Image.open(tmp_path / "clip" / "contact_sheet.png") as sheet:
+        assert sheet.width > len(CAPTIONS) * THUMB and sheet.height > SHEET_ROWS // 2 * SIZE[0]
+
+
+def test_a_sheet_shows_the_pictures_with_title_label_and_keys():
+    original, result = made_up()
+    pictures = frame_pictures(original, result, torch.rand(ALIGNED))
+    sheet = np.asarray(contact_sheet("a title", [Row("frame 1", pictures)], ["masked", "bits"])).astype(int)
+    white = (sheet == 255).all(2)
+    assert not white[:40, :200].all() and not white[68:100, :100].all()                   # title, label
+    assert (sheet[68:68 + SIZE[0], 120:130] == 76).all()                                  # masked, its left columns
+    assert len(np.unique(sheet[-80:-60].reshape(-1, 3), axis=0)) > 100                    # the ramp of bits
+
+
+def test_rate_and_quality_of_a_frame_are_those_of_the_report():
+    original, result = made_up()
+    rate, quality = figures_of(original, result, torch.full(ALIGNED, 0.25))
+    assert rate == 0.25 * 48 * 64 / (40 * 56) and quality == pytest.approx(6.0206, abs=1e-3)
 
 
 def test_memory_of_the_sheet_is_bounded(tmp_path):

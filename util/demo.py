@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from dataloader.source import PngFolder
-from util.anchors.__main__ import main as measure_anchor
+from util.anchors.__main__ import run as measure_anchor
 from util.anchors.measure import folder_of
 from util.comparison.bd_rate import Refused, bd_rate
 from util.comparison.curves import Codec, Point, read_codec, read_report
 from util.comparison.plots import plot_dataset
 from util.errors import InputError
-from util.program import Parser, exit_status
+from util.program import Ended, Parser, exit_status
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "demo" / "Demo" / "BigBuckBunny"
@@ -29,7 +29,8 @@ PIXELS, RATE = 416 * 240, 25
 """Of a frame, and frames per second."""
 QPS = (0, 21, 42, 63)
 ANCHORS = {"x264-fair": "x264 veryfast", "x265-fair": "x265 veryslow"}
-ANCHOR_QPS = (22, 27, 32, 37, 42)
+ANCHOR_QPS = (24, 28, 32, 36, 40, 44)
+"""Of these the report takes those whose quality is that of our rates; BD-rates over a small shared range say little."""
 MODEL = "HyTIP small"
 
 
@@ -86,7 +87,10 @@ class Demo:
         words = [str(flag) for flag in ("HyTIP.py", flags[0], "--model", "small", *flags[1:])]
         shown = [word.replace(f"{ROOT}/", "") for word in words]
         print(f"$ python {shlex.join(shown)}", flush=True)
-        if subprocess.run([sys.executable, ROOT / words[0], *words[1:]]).returncode:
+        status = subprocess.run([sys.executable, ROOT / words[0], *words[1:]]).returncode
+        if status > 128:                                           # ended by a signal, which was meant for us as well
+            raise Ended(status - 128)
+        if status:
             raise InputError(f"the command above failed: {words[1]}; what it said stands above")
 
     def _folder(self, name: str) -> Path:
@@ -113,8 +117,7 @@ class Demo:
     def _anchor(self, name: str) -> None:
         flags = [name, "--QP", *ANCHOR_QPS, "--input", CLIP, "--color_transform", "BT709", "--metrics", "PSNR",
                  "--test_seq_len", self.frames, "--gop", self.frames, "--save_dir", self.out]
-        if measure_anchor([str(flag) for flag in flags]):
-            raise InputError(f"{name} failed; what it said stands above")
+        measure_anchor([str(flag) for flag in flags])
 
     def _curves(self) -> list[Codec]:
         """Ours with the sizes of the files, and the anchors."""
@@ -124,8 +127,14 @@ class Demo:
             metric, point = read_report(report, self.frames)
             points.append(point._replace(rate=8 * self._stream(qp).stat().st_size / (PIXELS * self.frames)))
         ours = Codec(MODEL, metric, {CLIP.name: points})
-        return [ours, *(read_codec(label, [folder_of(self.out, name, "PSNR", qp) for qp in ANCHOR_QPS], self.frames)
-                        for name, label in ANCHORS.items())]
+        return [ours, *(read_codec(label, self._folders(name, points), self.frames) for name, label in ANCHORS.items())]
+
+    def _folders(self, anchor: str, ours: list[Point]) -> list[Path]:
+        """Those of an anchor's results that span our range of quality."""
+        folders = [folder_of(self.out, anchor, "PSNR", qp) for qp in sorted(ANCHOR_QPS, reverse=True)]
+        points = [read_report(path, self.frames)[1] for folder in folders for path in (folder / "report").glob("*.csv")]
+        kept = spanning(points, ours)
+        return [folder for folder, point in zip(folders, points, strict=True) if point in kept]
 
     def _report(self) -> None:
         curves = self._curves()
@@ -133,16 +142,34 @@ class Demo:
             for point in codec.curves[CLIP.name]:
                 print(f"{codec.name:14} {point.rate:8.4f} bpp {RATE * PIXELS * point.rate / 1e3:8.1f} kbit/s "
                       f"at {RATE} fps {point.quality:7.2f} dB")
-        for codec in curves[1:]:
+        for codec in curves[1:]:                                   # negative: we need fewer bits
             print(f"BD-rate of {MODEL} against {codec.name}: "
                   f"{describe_bd_rate(codec.curves[CLIP.name], curves[0].curves[CLIP.name])}")
-        plot_dataset(self.out / "curve.png", f"Big Buck Bunny, 416x240, {self.frames} frames", curves, [CLIP.name])
+        self._comparison(curves[0].curves[CLIP.name])
+        plot_dataset(self.out / "curve.png", "Big Buck Bunny, 416x240", [*curves[1:], curves[0]], [CLIP.name])
+
+
+    def _comparison(self, ours: list[Point]) -> None:
+        """The command that makes tables and plots of the same results."""
+        words = ["--anchor", "x264", "--out", self.out / "comparison", "--gop", self.frames,
+                 "--curve", "small", *(self.out / "coded" / str(qp) for qp in self.qps)]
+        for name in ANCHORS:
+            words += ["--curve", name.removesuffix("-fair"), *self._folders(name, ours)]
+        print(f"the same as tables: python -m util.comparison {shlex.join(map(str, words))}")
+
+
+def spanning(anchor: list[Point], ours: list[Point]) -> list[Point]:
+    """The anchor's points, in order of rate, that span our range of quality: those in it and one beyond each end."""
+    low, high = min(point.quality for point in ours), max(point.quality for point in ours)
+    below = [point for point in anchor if point.quality < low][-1:]
+    above = [point for point in anchor if point.quality > high][:1]
+    return below + [point for point in anchor if low <= point.quality <= high] + above
 
 
 def describe_bd_rate(anchor: list[Point], test: list[Point]) -> str:
-    """BD-rate in percent over whatever range of quality is shared, or why there is none."""
+    """BD-rate in percent, or why there is none."""
     try:
-        return f"{bd_rate(anchor, test, min_overlap=0):+.1f} %"
+        return f"{bd_rate(anchor, test):+.1f} %"
     except Refused as reason:
         return f"none, {reason}"
 

@@ -1,17 +1,19 @@
 """Pictures of what happens to each frame, and a contact sheet per sequence.
 
-    source  decoded  flow  decoded_flow  mask  prediction  residual  bits        (I-frames: source, decoded, bits)
+    source  decoded  error  flow  decoded_flow  prediction  mask  masked  residual  bits
+
+I-frames have source, decoded, error and bits; a codec without a mask has neither mask nor masked.
 
 Flows share one scale per frame, given beside them with a colour wheel (Baker et al., IJCV 2011, as torchvision has it).
-`prediction` is mask * mc_frame, `residual` is (source - prediction) / 2 + 1/2, so that gray is zero.
-`bits` is the estimate of bits per pixel, spread over the pixels that a latent position stands for.
+`masked` is mask * prediction, which is what the source is coded less of: `residual` is (source - masked) / 2 + 1/2, so
+that grey is zero. `error` is the mean over R, G and B of |decoded - source|. `bits` is the estimate of bits per pixel,
+spread over the pixels that a latent position stands for.
 """
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -19,12 +21,13 @@ from dataloader.video_out import to_pixels
 from models.codec import CodedFrame, Latent
 from models.entropy.coder import Estimator
 from models.layers.functional import crop
+from util.contact_sheet import Picture, Row, colours, contact_sheet, thumbnail, with_key
+from util.evaluation.metrics import psnr
 from util.files import atomic_path
 
-KINDS = ("source", "decoded", "flow", "decoded_flow", "mask", "prediction", "residual", "bits")
-KEY_WIDTH = 72
 SHEET_ROWS = 8
-THUMB = 160
+WORST_ERROR = 32 / 255
+"""The brightest end of the error's scale: the same in all pictures, so that they compare."""
 
 
 class BitMapper(Estimator):
@@ -78,7 +81,7 @@ def _spread(grid: Tensor, size: tuple[int, int]) -> Tensor:
     return shown * (grid.sum().item() / max(shown.sum().item(), 1e-12))
 
 
-def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None = None) -> dict[str, Image.Image]:
+def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None = None) -> dict[str, Picture]:
     """The pictures of one frame, by kind.
 
     Args:
@@ -87,88 +90,80 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
         bits_map: bits per pixel of the aligned frame, H W; None leaves `bits` out.
     """
     size = tuple(original.shape[-2:])
+    original = original.detach().float().cpu()
 
     def cut(x: Tensor) -> Tensor:
         return crop(x.detach().float().cpu(), size)
 
-    def rgb(x: Tensor) -> Image.Image:
-        return Image.fromarray(to_pixels(cut(x).clamp(0, 1)[0].expand(3, *size)))
+    def rgb(x: Tensor, note: str = "", key: str = "") -> Picture:
+        return Picture(Image.fromarray(to_pixels(x.clamp(0, 1)[0].expand(3, *size))), key, note)
 
-    pictures = {"source": rgb(original), "decoded": rgb(coded.frame)}
+    decoded = cut(coded.frame).clamp(0, 1)
+    error = (decoded - original).abs().mean(1)[0]
+    pictures = {"source": rgb(original), "decoded": rgb(decoded),
+                "error": _in_colours(error / WORST_ERROR, "magma", f"0 to {255 * WORST_ERROR:.0f}; of 255")}
     views = coded.views
     flows = {name: cut(views[name]) for name in ("flow", "decoded_flow") if name in views}
     if flows:
         pictures |= _flow_pictures(flows)
+    if "mc" in views:
+        pictures["prediction"] = rgb(cut(views["mc"]))
     if "mask" in views:
-        pictures["mask"] = rgb(views["mask"])
+        pictures["mask"] = rgb(cut(views["mask"]), "black 0; white 1")
+        pictures["masked"] = rgb(cut(views["prediction"]))
     if "prediction" in views:
-        pictures["prediction"] = rgb(views["prediction"])
-        pictures["residual"] = rgb((original.cpu() - cut(views["prediction"])) / 2 + 0.5)
+        pictures["residual"] = rgb((original - cut(views["prediction"])) / 2 + 0.5, "-1 to 1; grey 0", "gray")
     if bits_map is not None:
-        pictures["bits"] = _bits_picture(cut(bits_map[None, None])[0, 0].numpy())
+        bits = cut(bits_map[None, None])[0, 0]
+        highest = bits.max().item()
+        pictures["bits"] = _in_colours(bits / (highest or 1), "viridis", f"0 to {highest:.2f}; bit per pixel")
     return pictures
 
 
-def _flow_pictures(flows: dict[str, Tensor]) -> dict[str, Image.Image]:
-    """Flows, 1 2 H W in pixels, on the scale of the longest vector of all, which the key names."""
+def _in_colours(values: Tensor, key: str, note: str) -> Picture:
+    return Picture(Image.fromarray(colours(values.clamp(0, 1).numpy(), key)), key, note)
+
+
+def _flow_pictures(flows: dict[str, Tensor]) -> dict[str, Picture]:
+    """Flows, 1 2 H W in pixels, on the scale of the longest vector of all, which the note names."""
     from torchvision.utils import flow_to_image  # slow to load
     stacked = torch.cat(list(flows.values()))
     longest = stacked.square().sum(1).sqrt().max().item()
-    wheel = Image.fromarray(to_pixels(colour_wheel(KEY_WIDTH - 16)))
-    images = {}
-    for name, picture in zip(flows, flow_to_image(stacked)):
-        images[name] = _with_key(Image.fromarray(to_pixels(picture)), wheel, f"{longest:.2f} px")
-    return images
+    return {name: Picture(Image.fromarray(to_pixels(picture)), "flow", f"up to; {longest:.2f} pixels")
+            for name, picture in zip(flows, flow_to_image(stacked))}
 
 
-def colour_wheel(side: int) -> Tensor:
-    """The key of flows, uint8 (3, side, side): the colour of each vector from the centre, up to length 1."""
-    from torchvision.utils import flow_to_image
-    axis = torch.linspace(-1, 1, side)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    inside = x.square() + y.square() <= 1
-    colours = flow_to_image(torch.stack([x, y]) * inside)                  # the longest vector there has length 1
-    return torch.where(inside, colours, torch.full_like(colours, 255))
-
-
-def _bits_picture(bits: np.ndarray) -> Image.Image:
-    """A map of bits per pixel in viridis from 0 to its largest value, which the key names."""
-    import matplotlib  # slow to load
-    colours = matplotlib.colormaps["viridis"]
-    highest = float(bits.max())
-    ramp = np.tile(np.linspace(0, 1, KEY_WIDTH - 16), (12, 1))
-    shown = colours(bits / highest if highest else bits)
-    picture, key = ((255 * values[..., :3]).round().astype(np.uint8) for values in (shown, colours(ramp)))
-    return _with_key(Image.fromarray(picture), Image.fromarray(key), f"0..{highest:.2f} bpp")
-
-
-def _with_key(picture: Image.Image, key: Image.Image, text: str) -> Image.Image:
-    """The picture with its key on a strip at the right."""
-    canvas = Image.new("RGB", (picture.width + KEY_WIDTH, max(picture.height, key.height + 28)), "white")
-    canvas.paste(picture, (0, 0))
-    canvas.paste(key, (picture.width + 8, 8))
-    ImageDraw.Draw(canvas).text((picture.width + 4, key.height + 12), text, fill="black")
-    return canvas
+def figures_of(original: Tensor, coded: CodedFrame, bits_map: Tensor | None) -> tuple[float, float]:
+    """Bits per pixel (0 without a map) and PSNR in dB, as a report has them. Arguments as for `frame_pictures`."""
+    height, width = original.shape[-2:]
+    rate = 0.0 if bits_map is None else bits_map.sum().item() / (height * width)
+    return rate, psnr(crop(coded.frame, (height, width)).clamp(0, 1), original)
 
 
 class Pictures:
     """Writes `{folder}/{kind}/frame_{n}.png` and, when the block ends, `{folder}/contact_sheet.png`.
 
     The sheet has at most SHEET_ROWS frames, evenly spread, whatever the length: memory stays bounded.
+
+    Args:
+        title: of the sheet; the means over all frames are added.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.rows: dict[int, dict[str, Image.Image]] = {}
+    def __init__(self, folder: str | Path, title: str = ""):
+        self.folder, self.title = Path(folder), title
+        self.rows: dict[int, Row] = {}
         self.stride = 1
-        self.seen = 0
+        self.seen, self.rate, self.quality = 0, 0.0, 0.0
 
     def __enter__(self) -> Callable[[int, Tensor, CodedFrame, Tensor | None], None]:
         return self.add
 
     def __exit__(self, kind, error, traceback) -> None:
         if kind is None and self.rows:
-            _save(contact_sheet(self.rows), self.folder / "contact_sheet.png")
+            frames = f"{self.seen} frame{'s' if self.seen > 1 else ''}"
+            title = f"{self.title}{': ' if self.title else ''}{frames}, {self.rate / self.seen:.4f} bpp, " \
+                    f"{self.quality / self.seen:.2f} dB"
+            _save(contact_sheet(title, list(self.rows.values())), self.folder / "contact_sheet.png")
 
     def add(self, number: int, original: Tensor, coded: CodedFrame, bits_map: Tensor | None = None) -> None:
         """Write the pictures of frame `number` (from 1); the rest as for `frame_pictures`.
@@ -178,35 +173,16 @@ class Pictures:
         """
         pictures = frame_pictures(original, coded, bits_map)
         for kind, picture in pictures.items():
-            _save(picture, self.folder / kind / f"frame_{number}.png")
+            _save(with_key(picture), self.folder / kind / f"frame_{number}.png")
+        rate, quality = figures_of(original, coded, bits_map)
         if self.seen % self.stride == 0:
-            self.rows[number] = {kind: _thumbnail(picture) for kind, picture in pictures.items()}
+            kind = "P" if coded.views else "I"
+            self.rows[number] = Row(f"frame {number} ({kind})\n{rate:.4f} bpp\n{quality:.2f} dB",
+                                    {kind: thumbnail(picture) for kind, picture in pictures.items()})
             if len(self.rows) > SHEET_ROWS:
                 self.rows = {number: self.rows[number] for number in list(self.rows)[::2]}
                 self.stride *= 2
-        self.seen += 1
-
-
-def _thumbnail(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
-    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-    return small
-
-
-def contact_sheet(rows: dict[int, dict[str, Image.Image]]) -> Image.Image:
-    """Thumbnails: a row per frame number, a column per kind."""
-    kinds = [kind for kind in KINDS if any(kind in row for row in rows.values())]
-    height = max(picture.height for row in rows.values() for picture in row.values()) + 4
-    sheet = Image.new("RGB", (40 + len(kinds) * (THUMB + 4), 16 + len(rows) * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, kind in enumerate(kinds):
-        draw.text((40 + column * (THUMB + 4), 2), kind, fill="black")
-    for line, (number, row) in enumerate(rows.items()):
-        draw.text((4, 16 + line * height), str(number), fill="black")
-        for column, kind in enumerate(kinds):
-            if kind in row:
-                sheet.paste(row[kind], (40 + column * (THUMB + 4), 16 + line * height))
-    return sheet
+        self.seen, self.rate, self.quality = self.seen + 1, self.rate + rate, self.quality + quality
 
 
 def _save(picture: Image.Image, path: Path) -> None:

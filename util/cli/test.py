@@ -70,7 +70,8 @@ def _painter(stack: ExitStack, arguments: argparse.Namespace, sequence: Sequence
     """The coder that keeps what pictures show, and what writes the pictures of each frame and QP."""
     from util.visualize import BitMapper, Pictures
     name = sequence.report_name(arguments.color_transform)
-    painters = [stack.enter_context(Pictures(folder / "visualize" / name)) for folder in save_dirs(arguments)]
+    painters = [stack.enter_context(Pictures(folder / "visualize" / name, f"{name}, QP {qp}, GOP {arguments.gop}"))
+                for folder, qp in zip(save_dirs(arguments), arguments.QP)]
 
     def observe(n: int, qp: int, header: FrameHeader, original, coded, coder) -> None:
         latents = model.latents(header.intra)

@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
         print(text)
     for dataset, sequences in datasets([anchor, *tests]).items():
         name = f"{dataset}_{anchor.metric}".replace(" ", "_").replace("/", "_")
-        plot_dataset(args.out / f"{name}.{args.plot_format}", dataset, [anchor, *tests], sequences)
+        plot_dataset(args.out / f"{name}.{args.plot_format}", dataset, [anchor, *tests], sequences,
+                     args.min_overlap)
 
 
 def main(argv: list[str] | None = None) -> int:
