@@ -208,7 +208,7 @@ def _add_run(add, default: TrainingOptions) -> None:
         help="let float32 convolutions of training take TF32 on CUDA, as PyTorch does; validation never does")
     add("--amp", choices=["off", "bfloat16"], default=default.amp, help="mixed precision")
     add("--channels_last", action="store_true", help="store activations channels-last: faster on CPUs")
-    add("--seed", type=int, default=default.seed, metavar="N")
+    add("--seed", type=int, default=default.seed, metavar="N", help="of all random numbers")
     add("--save_minutes", type=float, default=default.save_minutes, metavar="M",
         help="save this often between epochs; 0: after every step")
     add("--max_skipped", type=int, default=default.max_skipped, metavar="N",
