@@ -1,5 +1,6 @@
 """`--test`: rate and quality of sequences with estimated bits, in reports and summaries."""
 import argparse
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from util.arithmetic import Arithmetic
 from util.cli.datasets import metric_names, open_sequences, report_path, summarise
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
 from util.cli.sharing import Share
+from util.cli.words import Coded, outcome
 from util.evaluation.evaluate import Observer, evaluate, gop_averages
-from util.evaluation.report import FrameResult, write_report
+from util.evaluation.report import FrameResult, average, write_report
 from util.evaluation.yuv import metric_of
 
 Rows = list[list[list[FrameResult]]]
@@ -33,11 +35,14 @@ def run_test(arguments: argparse.Namespace) -> None:
     arithmetic = settle_arithmetic(arguments)
     model = build_model(arguments)
     network = arithmetic.place(model)
+    started = time.monotonic()
     costs = [source.height * source.width * (source.length or 1) for _, source in items]
     rows = {i: _evaluate(arguments, network, arithmetic, *items[i]) for i in share.mine(costs)}
     everything = share.collect(rows)
     if everything is not None:
-        _write(arguments, model, arithmetic, items, [everything[i] for i in range(len(items))])
+        rows = [everything[i] for i in range(len(items))]
+        _write(arguments, model, arithmetic, items, rows)
+        _tell(arguments, items, rows, time.monotonic() - started)
 
 
 def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithmetic, sequence: Sequence,
@@ -91,7 +96,19 @@ def _write(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithme
                 write_report(report_path(arguments, place, sequence), metric, own[qp][m])
                 gops.append(gop_averages(own[qp][m], arguments.gop))
             summarise(arguments, qp, place, items, gops, arithmetic, model, metric)
-    print(f"reports in {', '.join(map(str, folders))}")
+
+
+def _tell(arguments: argparse.Namespace, items: list[tuple[Sequence, FrameSource]], rows: list[Rows],
+          seconds: float) -> None:
+    """A line per QP. The seconds are those of all QPs, which a frame passes one after the other."""
+    for i, (qp, folder) in enumerate(zip(arguments.QP, save_dirs(arguments))):
+        videos = [Coded(len(own[i][0]), source.width, source.height,
+                        sum(row.rate for row in own[i][0]) * source.width * source.height, sequence.fps)
+                  for (sequence, source), own in zip(items, rows)]
+        qualities = {name: average(gop for own in rows for gop in gop_averages(own[i][m], arguments.gop)).quality
+                     for m, name in enumerate(metric_names(arguments))}
+        print(f"QP {qp}: {outcome(videos, qualities, seconds / len(arguments.QP), estimated=True)}; "
+              f"reports in {folder}")
 
 
 def metric_folder(folder: Path, metric: str, names: list[str]) -> Path:
