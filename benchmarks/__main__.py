@@ -25,7 +25,7 @@ TINY_MODEL = ("--untrained", "--cond_motion_coder_conf", str(TINY / "Motion.yml"
               str(TINY / "Inter.yml"), "--intra_coder_conf", str(TINY / "Intra.yml"), "--motion_estimation_conf",
               str(TINY / "MENet.yml"))
 RATIO_CLIP = {"width": 384, "height": 192, "frames": 8, "threads": 2}
-PARTS = ("coding", "ratios", "training")
+PARTS = ("startup", "coding", "ratios", "training")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,6 +100,7 @@ def run(argv: list[str] | None = None) -> None:
         "peaks": {device: measure("peaks", device=device, precisions=arguments.precisions, threads=arguments.threads,
                                   seconds=0.05 if quick else 2.0) if device in devices else None
                   for device in ("cpu", "cuda")},
+        "startup": measure("startup", repeat=arguments.repeat, model=arguments.model) if "startup" in only else [],
         "coding": [row for device in devices for width, height in arguments.sizes if "coding" in only
                    for row in measure("coding", device=device, width=width, height=height, frames=arguments.frames,
                                       threads=arguments.threads, **common)],

@@ -12,6 +12,7 @@ from benchmarks import training
 from benchmarks.coding import Setting, measure_coding, measure_ratios
 from benchmarks.machine import describe_machine
 from benchmarks.networks import peak_rate
+from benchmarks.startup import measure_startup
 from util.arithmetic import choose_arithmetic
 from util.formats import is_supported
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
@@ -44,7 +45,8 @@ def run(request: dict) -> object:
         setting = Setting(**{name: tuple(value) if isinstance(value, list) else value
                              for name, value in request.items()})
         return (measure_coding if job == "coding" else measure_ratios)(setting)
-    return {"machine": describe_machine, "peaks": measure_peaks, "training": measure_training}[job](**request)
+    return {"machine": describe_machine, "peaks": measure_peaks, "training": measure_training,
+            "startup": measure_startup}[job](**request)
 
 
 if __name__ == "__main__":

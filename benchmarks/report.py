@@ -8,6 +8,8 @@ def markdown(results: dict) -> str:
     """The whole document; what was not asked for is left out."""
     peaks = results["peaks"]
     parts = ["# Benchmark", _machine(results["machine"], results["settings"]), _peaks(peaks)]
+    if results["startup"]:
+        parts.append(_startup(results["startup"]))
     if results["ratios"]:
         parts.append(_ratios(results["ratios"]))
     if results["coding"]:
@@ -36,6 +38,18 @@ def _machine(machine: dict, settings: dict) -> str:
             f"{settings['threads']} threads, medians of up to {settings['repeat']} rounds.\n\n"
             "Files to files in one process: PNG frames to a stream, a stream to PNG frames. Starting Python and "
             "reading weights is not included.")
+
+
+def _startup(rows: list[dict]) -> str:
+    table = []
+    for row in rows:
+        seconds, ratio = row["limits"]
+        aim = f"<= {seconds} s" if seconds else f"<= {ratio} times" if ratio else ""
+        met = (seconds is None or row["seconds"] <= seconds) and (ratio is None or row["ratio"] <= ratio)
+        table.append([row["kind"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", aim,
+                      "" if not aim else "met" if met else "missed"])
+    return ("## Starting\n\nCPU seconds of whole processes, and as multiples of importing PyTorch.\n\n"
+            + _table(["", "CPU s", "ratio", "aim", ""], table))
 
 
 def _ratios(ratios: list[dict | None]) -> str:

@@ -11,6 +11,7 @@ from benchmarks.coding import KINDS, PARTS, Bench, Setting
 from benchmarks.machine import peak_memory
 from benchmarks.networks import ConditionalFrame, Rounding, eager, multiply_adds
 from benchmarks.report import markdown
+from benchmarks.startup import LIMITS
 from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
 from models.hytip.codec import HyTIP
 from seeded import seeded_video
@@ -35,7 +36,10 @@ def quick(tmp_path_factory) -> tuple[dict, str, str]:
 
 def test_everything_is_measured(quick):
     results, _, _ = quick
-    assert set(results) == {"machine", "settings", "peaks", "coding", "ratios", "training"}
+    assert set(results) == {"machine", "settings", "peaks", "startup", "coding", "ratios", "training"}
+    assert [row["kind"] for row in results["startup"]] == ["import torch", *LIMITS]
+    for row in results["startup"]:
+        assert row["seconds"] > 0 and row["ratio"] == row["seconds"] / results["startup"][0]["seconds"]
     rows = [row for row in results["coding"] if row["device"] == "cpu"]
     assert {(row["kind"], row["precision"]) for row in rows} == {(k, p) for k in KINDS for p in ("float32", "bfloat16")}
     for row in rows:
@@ -64,7 +68,7 @@ def test_the_machine_is_named(quick):
 def test_the_tables_say_the_same(quick):
     results, text, printed = quick
     assert printed.strip() == text.strip() == markdown(results).strip()
-    for head in ("# Benchmark", "## Beside one conditional P-frame", "## Coding", "## Training"):
+    for head in ("# Benchmark", "## Starting", "## Beside one conditional P-frame", "## Coding", "## Training"):
         assert head in text
     for table in text.split("\n\n"):
         if table.startswith("|"):

@@ -10,6 +10,12 @@ CAPTIONS = {"source": "source", "decoded": "decoded", "error": "|decoded - sourc
             "masked": "mask x predicted", "residual": "source - mask x predicted", "bits": "bits per pixel"}
 """Kinds of pictures, in their order, and what stands above them."""
 
+LEGENDS = {"flow": "flows: where pixels come from,\nup to the length below\neach picture",
+           "magma": "error: from nothing to 32 of 255,\nmean over red, green and blue",
+           "gray": "residual: from -1 to 1",
+           "viridis": "bits: from nothing to the\nlargest, below each picture"}
+"""What stands at the keys at the foot of a sheet."""
+
 THUMB = 256
 """Width of a picture on a sheet, in pixels."""
 
@@ -110,7 +116,7 @@ def contact_sheet(title: str, rows: Sequence[Row], kinds: Sequence[str] | None =
         axes.axis("off")
 
     write(GAP, 10, title, 14)
-    keys: dict[str, tuple[str, Picture]] = {}
+    keys: dict[str, Picture] = {}
     for column, kind in enumerate(kinds):
         x = LEFT + column * (THUMB + GAP)
         write(x, HEAD, CAPTIONS[kind], 11)
@@ -121,16 +127,13 @@ def contact_sheet(title: str, rows: Sequence[Row], kinds: Sequence[str] | None =
             draw(np.asarray(picture.image), x, y, *picture.image.size)
             write(x, y + picture.image.height + 1, picture.note.replace("; ", ", "), 7, color="0.3")
             if picture.key:
-                keys.setdefault(picture.key, (CAPTIONS[kind], picture))
+                keys.setdefault(picture.key, picture)
     for line, row in enumerate(rows):
         write(GAP, HEAD + CAPTION + line * (tall + NOTE), row.label, 10, linespacing=1.4)
-    for n, (key, (caption, picture)) in enumerate(keys.items()):
+    for n, (key, picture) in enumerate(keys.items()):
         x, y = LEFT + n * (THUMB + GAP), height - FOOT + 8
         ramp = key_of(picture, 64 if key == "flow" else THUMB - 60, 64 if key == "flow" else 14)
         draw(ramp, x, y, ramp.shape[1], ramp.shape[0])
-        if key == "flow":
-            write(x + 72, y + 8, "flows: where pixels come from;\nlength: up to the one below\neach picture", 8)
-        else:
-            write(x, y + 20, f"{caption}: {'from the left end to the right'}", 8)
+        write(*((x + 72, y + 8) if key == "flow" else (x, y + 20)), LEGENDS[key], 8)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
