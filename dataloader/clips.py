@@ -1,4 +1,4 @@
-"""Training clips: Vimeo-90k septuplets, BVI-DVC, or any folder of clips (SPEC section 11).
+"""Training clips: Vimeo-90k septuplets, BVI-DVC, or any folder of clips (train_cfg/training_procedure.md).
 
 All frames of a clip get the same random crop and horizontal flip. Clips are uint8 (T, 3, H, W), in coding order.
 """

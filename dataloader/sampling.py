@@ -64,7 +64,7 @@ class EpochOrder:
         return int(np.random.default_rng((self.seed, self.epoch, sample, 1)).integers(2 ** 62))
 
     def rate(self, sample: int, rates: int) -> int:
-        """QP of a sample: sample i of B draws from the i-th of B equal strata of the rates (SPEC section 11)."""
+        """QP of a sample: sample i of B draws from the i-th of B equal strata of the rates."""
         batch = self.batch(sample // self.batch_size)
         i, size = sample - batch.start, len(batch)
         low, high = round(rates * i / size), round(rates * (i + 1) / size) - 1

@@ -1,4 +1,4 @@
-"""The test sequences and their place on disk: {root}/{dataset}/{sequence}/frame_{n}.png (SPEC section 8)."""
+"""The test sequences and their place on disk: {root}/{dataset}/{sequence}/frame_{n}.png."""
 import csv
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,6 +1,7 @@
 """The small model: its budget, `--model small`, half-precision weights, and the recipe that trains it."""
 import io
 import subprocess
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -206,7 +207,7 @@ def trained(tmp_path_factory):
     run = Namespace(options=run, words=command(run))
     first = subprocess.Popen(run.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not (run.options.results / "HyTIP_inter" / "checkpoints").is_dir() and first.poll() is None:
-        pass
+        time.sleep(0.05)
     first.kill()
     first.communicate()
     second = subprocess.run(run.words, capture_output=True, text=True)

@@ -1,1 +1,1 @@
-"""Building blocks of the networks (SPEC section 2), without any knowledge of coding."""
+"""Building blocks of the networks, without any knowledge of coding."""

@@ -1,4 +1,4 @@
-"""Conventional codecs to compare with, measured as ours are (SPEC section 13): x264, x265, HM 16.25, VTM 17.0.
+"""Conventional codecs to compare with, measured as ours are (docs/anchors.md): x264, x265, HM 16.25, VTM 17.0.
 
     libraries.py   x264 and x265 through PyAV, nothing to install
     reference.py   HM and VTM, when their encoders are given

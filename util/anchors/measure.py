@@ -1,4 +1,4 @@
-"""Bits and quality of an anchor, written as reports and summaries like ours (SPEC section 8).
+"""Bits and quality of an anchor, written as reports and summaries like ours (docs/anchors.md).
 
 Every metric has a folder of its own, `{save_dir}/{anchor}[_{metric}]-{QP}`, as our PSNR and MS-SSIM runs have; PSNR
 goes without a suffix.

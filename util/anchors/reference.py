@@ -1,4 +1,4 @@
-"""HM 16.25 and VTM 17.0 in the settings of the paper (SPEC section 13): YUV 4:4:4, 8 bits in and out, 10 inside.
+"""HM 16.25 and VTM 17.0 in the settings of the paper (docs/anchors.md): YUV 4:4:4, 8 bits in and out, 10 inside.
 
 The programs and their configuration files are the user's: EncoderApp or TAppEncoder, `encoder_lowdelay_vtm.cfg` or
 `encoder_lowdelay_main_rext.cfg`. The reconstruction that the encoder writes is what is measured.

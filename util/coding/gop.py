@@ -1,4 +1,4 @@
-"""What is decided about each frame of a sequence before any is coded (SPEC section 8)."""
+"""What is decided about each frame of a sequence before any is coded."""
 from dataclasses import dataclass
 
 from models.codec import FrameHeader

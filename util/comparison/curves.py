@@ -1,7 +1,7 @@
 """Report folders to rate-distortion curves.
 
-A folder holds the reports of one codec at one rate (SPEC section 8): `report/{sequence}[_enc|_dec][_FullSeq].csv`. A
-sequence's figure is the mean over its GOPs of the mean over their frames, a data set's the mean over all GOPs of its
+A folder holds the reports of one codec at one rate (docs/comparison.md): `report/{sequence}[_enc|_dec][_FullSeq].csv`.
+A sequence's figure is the mean over its GOPs of the mean over their frames, a data set's the mean over all GOPs of its
 sequences.
 """
 import csv

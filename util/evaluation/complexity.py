@@ -1,6 +1,6 @@
 """Multiply-adds, parameters and buffers, counted from outside the model.
 
-The convention is that of the released figures (SPEC section 10): one conditional P-frame at 384x192;
+The convention is that of the released figures (docs/fidelity.md): one conditional P-frame at 384x192;
 multiply-adds of convolutions, plus one per output of a biased convolution and one per output of an activation.
 Matrix products of the attention are told apart: the released count leaves them out. It also leaves out the 1x1
 convolutions inside GDN (5.4 kMAC/pixel), which its hooks did not see; here they count.

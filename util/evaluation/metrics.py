@@ -1,4 +1,4 @@
-"""Quality of decoded frames: per frame, in RGB, on unrounded floats in [0, 1] (SPEC section 8)."""
+"""Quality of decoded frames: per frame, in RGB, on unrounded floats in [0, 1] (docs/fidelity.md)."""
 import math
 from collections.abc import Callable
 

@@ -53,7 +53,7 @@ def _describe(source: FrameSource | None) -> dict:
 
 
 def conventions(arguments: argparse.Namespace, grid: Grid, rate_point: int, metric: str, bits: str) -> dict[str, str]:
-    """What changes results and must be said with every figure (SPEC section 13)."""
+    """What changes results and must be said with every figure (docs/fidelity.md)."""
     padding = {"zeros": "zero"}.get(grid.mode, grid.mode)
     size = f"centre crop to multiples of {arguments.crop_factor}" if arguments.test_crop else "no crop"
     return {

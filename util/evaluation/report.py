@@ -1,4 +1,4 @@
-"""Reports and summaries in the layout of the released system (SPEC section 8).
+"""Reports and summaries in the layout of the released system (docs/fidelity.md).
 
 A sequence has a CSV with a row per frame; a run has a text summary with a row per sequence and per data set. Rates
 are bits per pixel of the original frame.

@@ -1,4 +1,4 @@
-"""What is minimised: rate + lambda * 255^2 * distortion, from named terms (SPEC section 11; HyTIP, section 3.5).
+"""What is minimised: rate + lambda * 255^2 * distortion, from named terms (HyTIP, section 3.5).
 
 Shapes: frames B 3 H W in [0, 1]; every term is a tensor (B,), one value per sample.
 """

@@ -1,4 +1,4 @@
-"""Phases of a training step, and recipes of several steps, as their files say (SPEC section 11).
+"""Phases of a training step, and recipes of several steps, as their files say (train_cfg/training_procedure.md).
 
 A file of `--train_conf` maps phase names to settings, in order, in YAML or in the released JSON form. YAML may have
 `defaults` for all phases, which then stand under `phases`:

@@ -1,4 +1,4 @@
-"""How a clip passes through the model in each stage of training (SPEC section 11).
+"""How a clip passes through the model in each stage of training (train_cfg/training_procedure.md).
 
     1Pframe            I P             one P-frame
     2Pframes motion    I P P           motion codec alone; references are the intra frame, then the original

@@ -1,4 +1,4 @@
-"""`--restore`: what a step starts from, and what it takes along (SPEC section 11).
+"""`--restore`: what a step starts from, and what it takes along (train_cfg/training_procedure.md).
 
 What carries over is what has the same name and shape; a few steps rename, copy or drop entries first. Names are
 those of `TrainedNetwork.entries`, e.g. `CondMotion.mv_encoder.enc_1.0.conv1.weight`.

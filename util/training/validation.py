@@ -1,4 +1,4 @@
-"""Validation: the first GOP of each test sequence, coded as evaluation codes it (SPEC section 11).
+"""Validation: the first GOP of each test sequence, coded as evaluation codes it (train_cfg/training_procedure.md).
 
 The validation loss is the mean of R + lambda * 255^2 * D over P-frames, sequences and QPs, whatever the phase
 minimises, so that epochs of different phases compare. In stage intra it is that of the first frame.
