@@ -49,7 +49,7 @@ install() {
 case "${1:-}" in
     "")
         install
-        echo "install.sh: done; run .venv/bin/python HyTIP.py --help, or ./install.sh demo"
+        echo "install.sh: done; next: source .venv/bin/activate; python HyTIP.py --help, or ./install.sh demo"
         ;;
     demo)
         install
