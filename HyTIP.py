@@ -3,7 +3,7 @@ import sys
 
 from util.cli.arguments import parse_arguments
 from util.cli.commands import command_of
-from util.program import exit_status
+from util.program import exit_status, wait_patiently
 
 
 def run(argv: list[str] | None) -> None:
@@ -18,4 +18,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    wait_patiently()
     sys.exit(main())

@@ -5,11 +5,14 @@ import sys
 
 import pytest
 
+from config.model_file import ModelFile
 from helpers import ROOT, TINY_FLAGS
-from util.choices import CLIP_SETS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMATS, RESTORES
+from models.catalogue import MODELS
+from util.choices import CLIP_SETS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMATS
 from util.cli.arguments import build_parser, parse_arguments
 from util.cli.groups import all_groups
 from util.cli.help import markdown
+from util.cli.listing import weights_text
 from util.cli.verbs import VERBS
 
 SLOW = ("torchvision", "torch._dynamo", "torch._inductor", "scipy", "matplotlib", "compressai", "pandas", "tensorboard",
@@ -30,10 +33,11 @@ def loaded(*argv, status=0) -> set[str]:
 
 
 @pytest.mark.parametrize("argv, status", [(["--help"], 0), (["encode", "--help"], 0), (["--help_all"], 0),
+                                          (["models"], 0),
                                           (["--unheard_of"], 2), (["--QP", "64", "--test"], 2), ([], 2)])
 def test_help_and_bad_flags_load_no_numbers(argv, status):
     modules = loaded(*argv, status=status)
-    assert not modules & {"torch", "numpy", "av", "PIL", "yaml", "tqdm", *SLOW}
+    assert not modules & {"torch", "numpy", "av", "PIL", "tqdm", *SLOW}
 
 
 def test_coding_and_training_load_nothing_slow(weights, tmp_path):
@@ -53,11 +57,9 @@ def test_the_words_that_flags_take_are_those_of_what_they_choose():
     from dataloader.raw import PLANE_ORDERS
     from util.color import CHROMA
     from util.evaluation.metrics import METRICS
-    from util.training.starting_points import FROM_NOTHING, RULES
     assert tuple(DATASETS) == CLIP_SETS
     assert (*METRICS, "PSNR-YUV") == METRIC_NAMES
     assert set(RAW_FORMATS) == {*CHROMA, *PLANE_ORDERS}
-    assert {*RULES, *FROM_NOTHING, "HyTIP", "resume", "load_pretrained"} == set(RESTORES)
     assert RANGES == ("limited", "full") and PRECISIONS[0] == "float32"
 
 
@@ -82,6 +84,20 @@ def test_a_verb_says_what_it_takes(hytip, words):
     status, out, err = hytip(*words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f"{words[0]} takes {' '.join(VERBS[words[0]].usage)}" in err and VERBS[words[0]].example in err
+
+
+def test_models_are_listed_with_what_is_here(hytip, monkeypatch, tmp_path):
+    status, out, _ = hytip("models")
+    lines = out.splitlines()
+    assert status == 0 and [line.split()[0] for line in lines[1:1 + len(MODELS)]] == list(MODELS)
+    small, = (line for line in lines if line.startswith("small"))
+    assert small.endswith("PSNR found")
+    missing = ModelFile(name="x", path=tmp_path / "x.yml", codec="hytip", model_params={}, origin="the moon",
+                        weights={"PSNR": (tmp_path / "x.pth.tar",)})
+    monkeypatch.chdir(tmp_path)
+    assert weights_text(missing) == "x.pth.tar missing, from the moon"
+    (tmp_path / "x.pth.tar").touch()
+    assert weights_text(missing) == "PSNR found"
 
 
 def test_a_word_that_is_no_verb_is_told_the_verbs(hytip):

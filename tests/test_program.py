@@ -1,4 +1,5 @@
 """Exit statuses and signals, as shells and job schedulers expect them."""
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 
 from helpers import ROOT
 from util.errors import InputError
-from util.program import exit_status
+from util.program import exit_status, wait_patiently
 
 PROGRAM = """
 import sys, time
@@ -37,6 +38,17 @@ def raising(error):
 def test_statuses(capsys, error, status, words):
     assert exit_status("program", raising(error)) == status
     assert capsys.readouterr().err == words
+
+
+@pytest.mark.parametrize("given, expected", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+                                             ({"GOMP_SPINCOUNT": "10000"}, None), ({"KMP_BLOCKTIME": "1"}, None)])
+def test_openmp_waits_asleep_unless_told_otherwise(monkeypatch, given, expected):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    wait_patiently()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 
 def test_success_and_handlers_are_restored():

@@ -33,6 +33,16 @@ class Ended(BaseException):
         self.number = number
 
 
+def wait_patiently() -> None:
+    """Idle OpenMP threads sleep instead of spinning, unless the environment says otherwise. Before PyTorch is loaded.
+
+    Where other programs use the cores as well, threads that spin take the time from those that compute: a quarter or
+    less of the time was measured with it on a busy machine (benchmarks/README.md).
+    """
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def exit_status(program: str, run: Callable[[], None]) -> int:
     """Run a program. Returns 0 done, 2 bad input (told in one line on stderr), 128 + n ended by signal n (130: Ctrl-C).
 

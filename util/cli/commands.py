@@ -13,13 +13,19 @@ def command_of(arguments: argparse.Namespace) -> Command:
     Raises:
         InputError: no flag does.
     """
-    commands: dict[str, Command] = {"compute_macs": print_macs, "compute_model_size": print_size,
-                                    "compress": compress, "decompress": decompress, "test": evaluate,
-                                    "train_conf": train, "schedule": train}
+    commands: dict[str, Command] = {"list_models": list_models, "compute_macs": print_macs,
+                                    "compute_model_size": print_size, "compress": compress, "decompress": decompress,
+                                    "test": evaluate, "train_conf": train, "schedule": train}
     for flag, command in commands.items():
         if getattr(arguments, flag):
             return command
     raise InputError(f"nothing to do; give one of {', '.join(f'--{flag}' for flag in commands)}")
+
+
+def list_models(_: argparse.Namespace) -> None:
+    """The models there are, and whether their weights are here."""
+    from util.cli.listing import print_models
+    print_models()
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ def command_group() -> Group:
     group.add_argument("--test", action="store_true", help="evaluate rate and quality with estimated bits")
     group.add_argument("--compress", action="store_true", help="write the stream of --input, or those of data sets")
     group.add_argument("--decompress", action="store_true", help="read the stream of --input, or those of data sets")
+    group.add_argument("--list_models", action="store_true", help="the models there are")
     group.add_argument("--compute_macs", action="store_true", help="count the multiply-adds of encoding a P-frame")
     group.add_argument("--compute_decode_macs", action="store_true", help="with --compute_macs: of decoding it")
     group.add_argument("--compute_model_size", action="store_true", help="count parameters and buffers")

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 USAGE = "python HyTIP.py VERB ... [flags]"
 TITLE = "Neural video codecs: HyTIP (ICCV 2025) and a small model that comes with its weights."
-COMMANDS = {"test": "eval", "compress": "encode", "decompress": "decode", "schedule": "train", "train_conf": "train"}
+COMMANDS = {"test": "eval", "compress": "encode", "decompress": "decode", "schedule": "train", "train_conf": "train",
+            "list_models": "models"}
 """Flags that were there before the verbs -> verb."""
 
 

@@ -46,6 +46,8 @@ VERBS = {
     "train": Verb(("RECIPE",), "train a model: all steps of a recipe, or one; a recipe goes on where it was stopped",
                   _training,
                   "train train_cfg/small/schedule.yml -data ROOT"),
+    "models": Verb((), "the models there are, their size and where their weights come from",
+                   lambda: ["--list_models"], "models"),
 }
 
 
