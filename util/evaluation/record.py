@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence as List
 from datetime import datetime, timezone
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -92,4 +93,4 @@ def _version(package: str) -> str | None:
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Fraction) else value
