@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from helpers import ROOT
+from models.catalogue import MODELS, find_model
 from util.cli.arguments import parse_arguments
 
 README = (ROOT / "README.md").read_text()
@@ -36,3 +37,10 @@ def test_files_that_it_names_are_there():
     """Paths in code: folders and files of the repository."""
     for path in re.findall(r"`((?:models|config|train_cfg|docs|util|demo|dataloader)/[\w/.]+)`", README):
         assert (ROOT / path).exists() or path.endswith(".pth.tar"), path
+
+
+def test_the_table_of_models_is_that_of_the_catalogue():
+    for name in MODELS:
+        size = find_model(name).size
+        row, = re.findall(rf"^\| `{name}`.*$", README, re.MULTILINE)
+        assert f"| {size['parameters']:.1f} M | {size['encode']:.0f} / {size['decode']:.0f} |" in row, row
