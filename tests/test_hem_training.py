@@ -15,6 +15,7 @@ from util.training.losses import Distortion
 from util.training.network import TrainedNetwork
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
 from util.training.stages import ClipCoder, Clips, StagePlan
+from util.training.steps import OptimizerSteps
 
 SIZE = (64, 64)
 ANCHOR_QPS = torch.tensor((0, 63))
@@ -152,6 +153,7 @@ def test_the_recipe_trains_what_it_says(codec, file, names):
     for phase in phases:
         roots = {name.split(".")[0] for name in network.select(phase)}
         assert roots == trained.get(phase.name, {"motion_estimation", "motion", "inter"})
+        assert math.isinf(phase.skip_above) == (file in ("intra", "motion", "inter"))
         assert [round(value * 255 ** 2 / 3) for value in phase.lambdas] == [85, 170, 380, 840]
         assert phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0,) * 7).detach_frame == (
             phase.stage != "fullgop")
@@ -161,3 +163,25 @@ def test_the_recipe_is_complete():
     steps = read_schedule(TRAIN_CFG / "hem" / "schedule.yml")
     assert [step.name for step in steps] == ["intra", "motion", "inter", "frames"]
     assert [step.restore for step in steps] == ["scratch", "same", "same", "same"]
+
+
+def test_entries_of_a_checkpoint_find_their_network(codec):
+    """Files have two roots, training has a name for each of the four networks."""
+    network = TrainedNetwork(codec)
+    layout = network.layout()["state_dict"]
+    assert {network.plain_name(name) for name in layout} == {name for name, _ in network.entries()}
+    assert network.plain_name("image.q_scale") == "intra.q_scale"
+    assert network.plain_name("video.optic_flow.moduleBasic.0.conv1.bias") == (
+        "motion_estimation.moduleBasic.0.conv1.bias")
+    assert network.plain_name("video.mv_y_q_scale") == "motion.mv_y_q_scale"
+    assert network.plain_name("video.y_q_scale") == "inter.y_q_scale"
+
+
+def test_a_step_with_a_huge_loss_is_taken_where_the_phase_says_so():
+    for bound, taken in ((1e4, False), (math.inf, True)):
+        weight = nn.Parameter(torch.ones(1))
+        steps = OptimizerSteps([weight], lr=0.1, lag=0, clip_norm=1.0, skip_above=bound)
+        weight.grad = torch.full((1,), 1e9)
+        steps.take(torch.tensor(1e15), torch.zeros(1))
+        assert [report.taken for report in steps.drain()] == [taken]
+        assert (weight.item() != 1) == taken

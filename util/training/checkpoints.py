@@ -19,7 +19,7 @@ from util.checkpoint import read_file
 from util.errors import InputError
 from util.files import atomic_path
 from util.training.averaging import WeightAverage
-from util.training.network import TrainedNetwork, plain_name
+from util.training.network import TrainedNetwork
 
 KEY = "training"
 """Where a file keeps the `Progress`."""
@@ -143,7 +143,7 @@ def restore_network(network: TrainedNetwork, content: dict, path: Path) -> None:
     Raises:
         InputError: an entry is missing, unexpected or misshapen.
     """
-    given = {plain_name(name): value for name, value in content["state_dict"].items()}
+    given = {network.plain_name(name): value for name, value in content["state_dict"].items()}
     own = dict(network.entries())
     for name in own.keys() ^ given.keys():
         raise InputError(f"{path}: entry {name} is {'missing' if name in own else 'unexpected'}; resume with the "

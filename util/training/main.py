@@ -204,8 +204,8 @@ def _run_schedule(options: TrainingOptions, team: Team) -> bool:
             continue
         if team.led(checkpoints.newest) is not None:
             own = replace(own, restore="resume", restore_exp_key=None)
-        team.say(f"{step.name}: {Path(own.train_conf).name} with {step.cond_motion_coder_conf} and "
-                 f"{step.residual_coder_conf}")
+        parts = [part for part in (step.cond_motion_coder_conf, step.residual_coder_conf) if part is not None]
+        team.say(f"{step.name}: {Path(own.train_conf).name} with {' and '.join(parts) or own.model}")
         if not train_step(own, team):
             return False
     return True

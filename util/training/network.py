@@ -35,7 +35,13 @@ class TrainedNetwork(nn.Module):
                              "configuration with buffering_type hybrid)")
         self.codec = codec
         self.roots = codec.plain_roots()
+        self._plain = {codec.released_name(name): f"{self.roots[name.split('.')[0]]}.{name.split('.', 1)[1]}"
+                       for name in codec.state_dict()}
         self.head = conv(codec.feature_channels, 3) if feature_head else None
+
+    def plain_name(self, released: str) -> str:
+        """The name here of an entry of a checkpoint, whoever wrote it."""
+        return self._plain.get(released) or plain_name(released)
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Every entry of the state dict with its name."""

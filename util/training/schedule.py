@@ -18,6 +18,7 @@ from typing import Any
 from util.errors import InputError
 from util.training.losses import Loss, LossExpression
 from util.training.stages import ALONE, STAGES, StagePlan
+from util.training.steps import HUGE_LOSS
 from util.yaml_file import read_mapping
 
 TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
@@ -41,6 +42,7 @@ class Phase:
         final_lr: where the learning rate ends, falling from `lr` step by step along half a cosine.
         warmup_steps: optimizer steps over which the learning rate first rises to that.
         clip_norm: bound of the norm of all gradients together, instead of one on each value.
+        skip_above: a step with a larger loss is left out; random weights may begin far above the usual bound.
         steps_per_epoch: optimizer steps that make an epoch, however many clips there are; instead of `train_len`.
         crop_size, amp: instead of the flags; `amp` off or bfloat16.
         clips: folders below the training data to take clips from, each as often as the others; all where empty.
@@ -67,6 +69,7 @@ class Phase:
     final_lr: float | None = None
     warmup_steps: int = 0
     clip_norm: float | None = None
+    skip_above: float = HUGE_LOSS
     steps_per_epoch: int | None = None
     crop_size: int | None = None
     amp: str | None = None
@@ -149,6 +152,8 @@ class Phase:
         if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
             raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
                              f"{self.clip_norm} above 0")
+        if not self.skip_above > 0:
+            raise InputError(f"phase {self.name}: skip_above {self.skip_above} must be above 0")
         if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
             raise InputError(f"phase {self.name}: steps_per_epoch {self.steps_per_epoch} must be at least 1, and "
                              "without train_len")
@@ -175,13 +180,13 @@ _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mo
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
          "frozen_modules": "frozen", "re-activate_modules": "reactivated", "milestones": "milestones",
          "gamma": "gamma", "final_lr": "final_lr", "warmup_steps": "warmup_steps", "clip_norm": "clip_norm",
-         "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
+         "skip_above": "skip_above", "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
          "amp": "amp", "clips": "clips", "lambdas": "lambdas", "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
           "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
-          "clip_norm": float, "steps_per_epoch": int, "crop_size": int, "amp": str}
+          "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.codec import Pretrained, Rule
 from util.checkpoint import read_file
 from util.errors import InputError
-from util.training.network import HEAD, TrainedNetwork, plain_name
+from util.training.network import HEAD, TrainedNetwork
 
 Entries = dict[str, Tensor]
 
@@ -65,7 +65,7 @@ def start_from_checkpoint(network: TrainedNetwork, path: Path, restore: str) -> 
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise InputError(f"{path} has no state_dict; give a checkpoint of a training run, or a released file")
-    report = carry_over(network, {plain_name(name): value for name, value in state.items()}, rule)
+    report = carry_over(network, {network.plain_name(name): value for name, value in state.items()}, rule)
     if not report.loaded:
         raise InputError(f"{path}: nothing of it fits this model; check --restore_exp_key and the configuration files")
     return [f"--restore {restore}: from {path}", *describe(network, [report])]

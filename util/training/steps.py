@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 HUGE_LOSS = 10_000
-"""A step with a larger loss is left out."""
+"""A step with a larger loss is left out, unless a phase says otherwise."""
 
 GRADIENT_BOUND = 5.0
 """Gradients are clipped to plus or minus this, value by value."""
@@ -39,11 +39,14 @@ class OptimizerSteps:
         parameters: those that are trained.
         lag: steps that the host may be behind the device: 0 waits for each; 1 lets a GPU go on.
         clip_norm: bound of the norm of all gradients, in place of GRADIENT_BOUND for each value.
+        skip_above: a step with a larger loss is left out.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, lag: int, clip_norm: float | None = None):
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, lag: int, clip_norm: float | None = None,
+                 skip_above: float = HUGE_LOSS):
         self.optimizer = Adam(parameters, lr=lr, fused=True)
         self._parameters, self._lag, self._clip_norm = list(parameters), lag, clip_norm
+        self._skip_above = skip_above
         self._pending: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
 
     def take(self, loss: Tensor, sums: Tensor) -> None:
@@ -57,7 +60,7 @@ class OptimizerSteps:
             sums: float64 (n,), for the report.
         """
         norm = nn.utils.get_total_norm(parameter.grad for parameter in self._parameters if parameter.grad is not None)
-        usable = (loss <= HUGE_LOSS) & norm.isfinite()                # False for NaN
+        usable = (loss <= self._skip_above) & norm.isfinite()         # False for NaN
         if self._clip_norm is None:
             nn.utils.clip_grad_value_(self._parameters, GRADIENT_BOUND)
         else:

@@ -28,7 +28,7 @@ from util.training.options import TrainingOptions
 from util.training.records import Records, progress_text
 from util.training.schedule import Phase
 from util.training.signals import Stopped, StopSignal
-from util.training.steps import HUGE_LOSS, OptimizerSteps, StepReport
+from util.training.steps import OptimizerSteps, StepReport
 from util.training.validation import Validation
 
 STOP, SAVE = "stop", "save"
@@ -114,7 +114,8 @@ class Trainer:
     def _begin(self, phase: Phase) -> None:
         """Choose the parameters; a new Adam, or the one of the interrupted run."""
         chosen = list(self.network.select(phase).values())
-        self.steps = OptimizerSteps(chosen, phase.lr, lag=lag_of(self.team.device), clip_norm=phase.clip_norm)
+        self.steps = OptimizerSteps(chosen, phase.lr, lag=lag_of(self.team.device), clip_norm=phase.clip_norm,
+                                    skip_above=phase.skip_above)
         if self._resumed is not None and self.progress.phase == phase.name:
             self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
@@ -247,10 +248,10 @@ class Trainer:
         self.team.say(f"skipped: loss {means['loss']:g}, gradient norm {means['gradient_norm']:g} ({where}); "
                       f"{progress.skipped} steps skipped so far")
         if progress.skipped_in_row >= self.options.max_skipped:
-            raise InputError(f"{progress.skipped_in_row} steps in a row had a loss that is NaN or above {HUGE_LOSS} or "
-                             f"an infinite gradient ({where}); try a lower lr for the phase, --amp off, or go back to "
-                             "an earlier epoch with --restore resume --restore_exp_epoch N, and check the training "
-                             "data")
+            raise InputError(f"{progress.skipped_in_row} steps in a row had a loss that is NaN or above the phase's "
+                             f"bound (skip_above) or an infinite gradient ({where}); try a lower lr for the phase, "
+                             "--amp off, or go back to an earlier epoch with --restore resume --restore_exp_epoch N, "
+                             "and check the training data")
 
     def _means(self) -> Mapping[str, float]:
         return {name: total / self.progress.samples for name, total in self.progress.sums.items()}
