@@ -25,7 +25,7 @@ from models.layers.functional import pad_to_multiple
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.cli.arguments import parse_arguments
 from util.cli.setup import build_model, coding_plans
-from util.cli.streams import compress_file, decompress_file
+from util.cli.stream_files import compress_file, decompress_file
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.errors import InputError
@@ -76,7 +76,7 @@ class Bench:
             self.model = build_model(self._arguments())
         self.plain = eager(self.model).to(arithmetic.device)
         self.codecs = _codecs(self.model, arithmetic, setting.precisions)
-        self.plan: CodingPlan = coding_plans(self._arguments(), self.model, ())[0]
+        self.plan: CodingPlan = coding_plans(self._arguments(), ())[0]
 
     def __enter__(self) -> "Bench":
         with contextlib.ExitStack() as stack:

@@ -119,6 +119,19 @@ def test_reports_count_the_bytes_of_the_file(run, data, tmp_path):
     assert "bytes" in record["conventions"]["bits"]
 
 
+def test_further_metrics_lie_beside(run, data, tmp_path):
+    """As with --test, which measures the same frames."""
+    flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--test_seq_len", 3, "--metrics",
+             "PSNR-YUV", "--save_dir", tmp_path / "out")
+    for command in ("--compress", "--decompress", "--test"):
+        run(command, *flags)
+    for folder, metric in (("out", "PSNR"), ("out_PSNR-YUV", "PSNR-YUV")):
+        coded, decoded, tested = (rows(tmp_path / folder / "report" / f"BQSquare{kind}.csv")
+                                  for kind in ("_enc", "_dec", ""))
+        assert coded == decoded and [row[metric] for row in coded] == [row[metric] for row in tested]
+        assert (tmp_path / folder / "brief_summary_HEVC-D_dec.txt").is_file()
+
+
 def test_decoding_needs_no_source(run, data, tmp_path):
     flags = ("--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--save_dir", tmp_path / "out")
     run("--compress", *flags, "-data", data, "--test_seq_len", 3)
@@ -172,6 +185,8 @@ def test_keep_going_names_what_is_lost(hytip, run, weights, clip, tmp_path):
     (("--compress", "--input", "CLIP", "--output", "x.bin", "--QP", 1, 2), ["one --QP"]),
     (("--compress", "--input", "CLIP", "--output", "-", "--verify"), ["--verify", "pipe"]),
     (("--compress", "--input", "CLIP", "--output", "x.bin", "--frames", 0), ["--frames 0"]),
+    (("--compress", "--input", "CLIP", "--output", "x.bin", "--metrics", "PSNR-YUV"), ["--metrics", "--test --input"]),
+    (("--decompress", "--input", "CLIP", "--output", "frames", "--metrics", "PSNR-YUV"), ["--metrics"]),
     (("--decompress", "--input", "nowhere.bin", "--output", "frames"), ["nowhere.bin", "cannot be read"]),
     (("--decompress", "--input", "CLIP/frame_1.png", "--output", "frames"), ["no HyTIP stream"]),
     (("--decompress", "--input", "CLIP", "--output", "frames"), ["CLIP", "cannot be read"]),

@@ -36,14 +36,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def compress(arguments: argparse.Namespace) -> None:
     """Write the stream of `--input`, or those of data sets."""
-    from util.cli.streams import run_compress
-    run_compress(arguments)
+    from util.cli.stream_files import compress_file
+    from util.cli.stream_sets import compress_sets
+    from util.cli.streams import build_codec
+    (compress_sets if arguments.input is None else compress_file)(arguments, build_codec)
 
 
 def decompress(arguments: argparse.Namespace) -> None:
     """Read the stream of `--input`, or those of data sets."""
-    from util.cli.streams import run_decompress
-    run_decompress(arguments)
+    from util.cli.stream_files import decompress_file
+    from util.cli.stream_sets import decompress_sets
+    from util.cli.streams import build_codec
+    (decompress_sets if arguments.input is None else decompress_file)(arguments, build_codec)
 
 
 def train(arguments: argparse.Namespace) -> None:

@@ -104,3 +104,8 @@ def summarise(arguments: argparse.Namespace, rate_point: int, folder: Path, item
     write_summary(folder / f"{stem}.txt", metric, per_sequence, per_dataset)
     write_record(folder / f"{stem}.json", arguments, arithmetic, model, weight_files(arguments), items, rate_point,
                  metric, "actual" if kind else "estimated")
+
+
+def metric_folder(folder: Path, metric: str, names: list[str]) -> Path:
+    """The first metric's reports lie in the folder itself, another's beside it: `HyTIP-42_PSNR-YUV`."""
+    return folder if metric == names[0] else folder.with_name(f"{folder.name}_{metric}")

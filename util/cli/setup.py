@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from models.codec import RATES, VideoCodec
+from models.codec import VideoCodec
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import load_model
 from util.chosen_model import model_of, new_codec
 from util.cli.arguments import intra_qualities
-from util.coding.gop import CodingPlan, intra_rate_index
+from util.coding.gop import CodingPlan
 from util.errors import InputError
 
 
@@ -76,19 +76,15 @@ def build_model(arguments: argparse.Namespace) -> VideoCodec:
     return codec
 
 
-def coding_plans(arguments: argparse.Namespace, codec: VideoCodec | None, scene_cuts: tuple[int, ...]
-                 ) -> list[CodingPlan]:
-    """One plan per QP.
+def coding_plans(arguments: argparse.Namespace, scene_cuts: tuple[int, ...]) -> list[CodingPlan]:
+    """One plan per QP; the intra rates are still those of the flags (`CodingPlan.for_intra_rates`).
 
     Args:
-        codec: None where none is built yet; the intra rates are then taken as they are.
         scene_cuts: 1-based frame numbers, used with `--remove_scene_cut`.
     """
     cuts = frozenset(cut - 1 for cut in scene_cuts) if arguments.remove_scene_cut else frozenset()
-    rates = RATES if codec is None else codec.rates(intra=True)
-    return [CodingPlan(qp=qp, intra_qp=intra_rate_index(quality, rates), gop=arguments.gop,
-                       index_map=tuple(arguments.index_map), rate_gop_size=arguments.rate_gop_size,
-                       reset_interval=arguments.reset_interval, scene_cuts=cuts)
+    return [CodingPlan(qp=qp, intra_qp=quality, gop=arguments.gop, index_map=tuple(arguments.index_map),
+                       rate_gop_size=arguments.rate_gop_size, reset_interval=arguments.reset_interval, scene_cuts=cuts)
             for qp, quality in zip(arguments.QP, intra_qualities(arguments))]
 
 

@@ -2,7 +2,6 @@
 import argparse
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,10 +10,11 @@ from dataloader.source import FrameSource
 from models.codec import FrameHeader, VideoCodec
 from models.entropy.coder import Estimator
 from util.arithmetic import Arithmetic
-from util.cli.datasets import metric_names, open_sequences, report_path, summarise
+from util.cli.datasets import metric_folder, metric_names, open_sequences, report_path, summarise
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
 from util.cli.sharing import Share
 from util.cli.words import Coded, outcome
+from util.coding.gop import CodingPlan
 from util.evaluation.evaluate import Observer, evaluate, gop_averages
 from util.evaluation.report import FrameResult, average, write_report
 from util.evaluation.yuv import metric_of
@@ -30,14 +30,14 @@ def run_test(arguments: argparse.Namespace) -> None:
         InputError: bad flags, data or weights; checked before the first frame is coded where possible.
     """
     items = open_sequences(arguments)
-    coding_plans(arguments, None, ())                              # bad flags, before weights are read
+    plans = [coding_plans(arguments, sequence.scene_cuts) for sequence, _ in items]
     share = Share()
     arithmetic = settle_arithmetic(arguments)
     model = build_model(arguments)
     network = arithmetic.place(model)
     started = time.monotonic()
     costs = [source.height * source.width * (source.length or 1) for _, source in items]
-    rows = {i: _evaluate(arguments, network, arithmetic, *items[i]) for i in share.mine(costs)}
+    rows = {i: _evaluate(arguments, network, arithmetic, *items[i], plans[i]) for i in share.mine(costs)}
     everything = share.collect(rows)
     if everything is not None:
         rows = [everything[i] for i in range(len(items))]
@@ -46,10 +46,10 @@ def run_test(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithmetic, sequence: Sequence,
-              source: FrameSource) -> Rows:
+              source: FrameSource, plans: list[CodingPlan]) -> Rows:
     """Code one sequence, with a progress bar on a terminal and pictures where asked for."""
     names = metric_names(arguments)
-    plans = coding_plans(arguments, model, sequence.scene_cuts)
+    plans = [plan.for_intra_rates(model.rates(intra=True)) for plan in plans]
     metrics = [metric_of(name, arguments.color_transform) for name in names]
     rows: Rows = [[[] for _ in metrics] for _ in plans]
     rate = quality = 0.0
@@ -109,10 +109,3 @@ def _tell(arguments: argparse.Namespace, items: list[tuple[Sequence, FrameSource
                      for m, name in enumerate(metric_names(arguments))}
         print(f"QP {qp}: {outcome(videos, qualities, seconds / len(arguments.QP), estimated=True)}; "
               f"reports in {folder}")
-
-
-def metric_folder(folder: Path, metric: str, names: list[str]) -> Path:
-    """The first metric's reports lie in the folder itself, another's beside it: `HyTIP-42_PSNR-YUV`."""
-    return folder if metric == names[0] else folder.with_name(f"{folder.name}_{metric}")
-
-

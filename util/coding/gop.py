@@ -1,5 +1,5 @@
 """What is decided about each frame of a sequence before any is coded."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.codec import FrameHeader
 from models.rates import RATES
@@ -47,6 +47,10 @@ class CodingPlan:
         if len(self.index_map) < self.rate_gop_size:
             raise InputError(f"--index_map has {len(self.index_map)} entries, fewer than --rate_gop_size "
                              f"{self.rate_gop_size}; give one entry per frame of the rate group")
+
+    def for_intra_rates(self, rates: int) -> "CodingPlan":
+        """The same for a codec whose I-frames have so many rates: `intra_qp` has been a quality level so far."""
+        return replace(self, intra_qp=intra_rate_index(self.intra_qp, rates))
 
     def starts_gop(self, n: int) -> bool:
         return n % self.gop == 0

@@ -1,0 +1,88 @@
+"""`--compress` and `--decompress` of a single file: a video or folder to a stream, and back."""
+import argparse
+import itertools
+import sys
+from collections.abc import Callable
+
+from torch import Tensor
+from tqdm import tqdm
+
+from dataloader.open import open_sink, open_source, video_options
+from dataloader.source import CenterCrop
+from models.entropy.stream import StreamError
+from util.cli.datasets import say
+from util.cli.setup import coding_plans
+from util.cli.streams import PIPE, open_stream, write_stream
+from util.coding.codec import Codec
+from util.coding.overlap import in_order
+from util.coding.session import DecodedFrame
+from util.errors import InputError
+
+
+def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
+    """`--input`, a video or a folder, to `--output`, a stream, with the codec that `build` gives."""
+    if arguments.output is None:
+        raise InputError("--compress --input needs --output FILE")
+    if len(arguments.QP) > 1:
+        raise InputError("--compress --input takes one --QP; run it once per rate")
+    _refuse_metrics(arguments)
+    if arguments.verify and arguments.output == PIPE:
+        raise InputError("--verify cannot read back what went to a pipe; give --output a file name")
+    source = open_source(arguments.input, video_options(arguments, arguments.frames), say)
+    if arguments.test_crop:
+        source = CenterCrop(source, arguments.crop_factor)
+    plan, = coding_plans(arguments, ())
+    codec = build(arguments)
+    plan = plan.for_intra_rates(codec.network("float32").rates(intra=True))
+    frames = sum(1 for _ in write_stream(codec, arguments, source, source, plan, arguments.output))
+    print(f"{frames} frames of {source.width}x{source.height} in {arguments.output}"
+          + (", verified" if arguments.verify else ""), file=sys.stderr if arguments.output == PIPE else sys.stdout)
+
+
+def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
+    """`--input`, a stream, to `--output`, a folder or video, with the codec that `build` gives.
+
+    A damaged stream still gives the frames before the damage, and then the error.
+    """
+    if arguments.output is None:
+        raise InputError("--decompress --input needs --output, a folder for PNG frames or a video file")
+    _refuse_metrics(arguments)
+    codec = build(arguments)
+    count, failure = 0, None
+    with open_stream(arguments.input) as file:
+        stream = codec.decode(file, keep_going=arguments.keep_going, max_pixels=arguments.max_pixels, report=say)
+        frames, header = iter(stream), stream.header
+        first = next(frames, None)
+        if first is None:
+            raise StreamError(f"stream {arguments.input} gives no frame; get a fresh copy")
+        options = video_options(arguments)
+        with open_sink(arguments.output, header.height, header.width, options, header.rate) as write, \
+                tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
+            writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
+            try:
+                for _ in in_order(writes, codec.behind):
+                    count += 1
+                    bar.update()
+            except StreamError as error:
+                failure = error
+    if failure:
+        raise StreamError(f"{failure} ({count} frames were written to {arguments.output})")
+    print(f"{count} frames of {header.width}x{header.height} in {arguments.output}",
+          file=sys.stderr if arguments.output == PIPE else sys.stdout)
+
+
+def _writing(codec: Codec, write: Callable[[Tensor], None], frame: DecodedFrame) -> Callable[[], None]:
+    """What is left to do with a frame once its pixels are on the host."""
+    with codec.span("transfer"):
+        pixels = frame.pixels
+
+    def finish() -> None:
+        with codec.span("io"):
+            write(pixels)
+    return finish
+
+
+def _refuse_metrics(arguments: argparse.Namespace) -> None:
+    if arguments.metrics:
+        raise InputError("--metrics needs reports to write to, which --compress and --decompress make of data sets, "
+                         "not of --input; use --test --input")
