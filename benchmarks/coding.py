@@ -76,7 +76,7 @@ class Bench:
             self.model = build_model(self._arguments())
         self.plain = eager(self.model).to(arithmetic.device)
         self.codecs = _codecs(self.model, arithmetic, setting.precisions)
-        self.plan: CodingPlan = coding_plans(self._arguments(), ())[0]
+        self.plan: CodingPlan = coding_plans(self._arguments(), ())[0].for_intra_rates(self.model.rates(intra=True))
 
     def __enter__(self) -> "Bench":
         with contextlib.ExitStack() as stack:

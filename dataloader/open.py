@@ -6,18 +6,29 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from torch import Tensor
-
+from dataloader.container import STDIN
 from dataloader.raw import RawVideo, parse_name
 from dataloader.source import FrameSource, PngFolder
-from dataloader.video import STDIN, VideoFile, say_on_stderr
+from dataloader.video import VideoFile, say_on_stderr
 from dataloader.video_out import ENCODERS, Write, encoded_file, png_folder, raw_file, y4m_file
-from util.color import Color, PixelFormat
+from util.color import PixelFormat
 from util.errors import InputError
+from util.video import (
+    NOTHING_KNOWN,
+    PLAIN_RGB,
+    RGB,
+    STANDARDS,
+    UNSPECIFIED,
+    ColorTags,
+    Timed,
+    VideoFacts,
+    assume,
+    usual_matrix,
+)
 
 RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 
@@ -42,16 +53,10 @@ class VideoOptions:
     rate: Fraction | None = None
     frames: int | None = None
 
-    def color(self, name: str) -> Color:
-        """The colour, which must have been given.
-
-        Raises:
-            InputError: it was not.
-        """
-        if not self.matrix or not self.range:
-            raise InputError(f"the colours of {name} are not told; give --color_matrix BT601 or BT709 and "
-                             "--color_range limited or full")
-        return Color(self.matrix, self.range)
+    def tags(self) -> ColorTags:
+        """The colour as far as the flags tell."""
+        matrix = STANDARDS.get(self.matrix, UNSPECIFIED)
+        return ColorTags(matrix, self.range or "", matrix, matrix)
 
 
 def video_options(args: argparse.Namespace, frames: int | None = None) -> VideoOptions:
@@ -70,13 +75,13 @@ def open_source(path: str | Path, options: VideoOptions = VideoOptions(),
     if Path(path).is_dir():
         source = PngFolder(path, rate=options.rate)
     elif Path(path).suffix.lower() in RAW_SUFFIXES or (str(path) == STDIN and options.size):
-        source = _raw(path, options)
+        source = _raw(path, options, say)
     else:
         source = VideoFile(path, matrix=options.matrix, range=options.range, rate=options.rate, say=say)
     return source if options.frames is None else FirstFrames(source, options.frames)
 
 
-def _raw(path: str | Path, options: VideoOptions) -> RawVideo:
+def _raw(path: str | Path, options: VideoOptions, say: Callable[[str], None]) -> RawVideo:
     """Flags go before the file's name. Names that say neither format nor depth mean 8-bit 4:2:0, by custom."""
     named = parse_name(Path(path).stem)
     width, height = options.size or (named.width, named.height)
@@ -86,58 +91,85 @@ def _raw(path: str | Path, options: VideoOptions) -> RawVideo:
     chroma = options.chroma or named.chroma or "420"
     if chroma == "420" and Path(path).suffix.lower() == ".rgb":
         raise InputError(f"{path} does not tell its plane order; give --pixel_format rgb or gbr")
-    color = None if chroma in ("rgb", "gbr") else options.color(str(path))
+    color = None if chroma in ("rgb", "gbr") else assume(options.tags(), str(path), height, say)
     return RawVideo(path, width=width, height=height, chroma=chroma, depth=options.depth or named.depth or 8,
                     color=color, rate=options.rate or named.rate)
 
 
-class FirstFrames:
+class FirstFrames(FrameSource):
     """The first frames of a source: `frames` of them, or all if it has fewer."""
 
     def __init__(self, source: FrameSource, frames: int):
         if frames < 1:
             raise InputError(f"{frames} frames of {source.name} are asked for; ask for 1 or more")
         self.source, self.frames = source, frames
-        self.name, self.height, self.width = source.name, source.height, source.width
-        self.rate, self.color = source.rate, source.color
+        self.name, self.height, self.width, self.facts = source.name, source.height, source.width, source.facts
         self.length = None if source.length is None else min(frames, source.length)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        frames = iter(self.source)
+    def timed(self) -> Iterator[Timed]:
+        frames = self.source.timed()
         for _, frame in zip(range(self.frames), frames):
             yield frame
 
 
 @contextmanager
 def open_sink(path: str | Path, height: int, width: int, options: VideoOptions = VideoOptions(),
-              rate: Fraction | None = None) -> Iterator[Write]:
-    """A context that yields `write(frame)` for tensors (3, H, W), uint8 or float in [0, 1] (video_out.py).
+              facts: VideoFacts = NOTHING_KNOWN, *, sound: str | Path | None = None,
+              say: Callable[[str], None] = say_on_stderr) -> Iterator[Write]:
+    """A context that yields `write(frame, stamp=None)` for tensors (3, H, W), uint8 or float in [0, 1] (video_out.py).
 
     Args:
         path: see the head of this file; without an ending it is a folder of PNGs.
-        rate: frames per second where the options do not tell.
+        facts: rate, time stamps and colour where the options do not tell; where neither does, colour is taken as
+            players would take it.
+        sound: a file whose audio goes into an mp4 or mkv as it is.
+        say: takes remarks.
 
     Raises:
-        InputError: unknown ending, colours not told, a format the kind cannot hold, or the place cannot be written.
+        InputError: unknown ending, a format the kind cannot hold, or the place cannot be written.
     """
     kind = ".y4m" if str(path) == STDIN else Path(path).suffix.lower()
     chroma = options.chroma or ("rgb" if kind == ".rgb" else "444")
     if chroma == "400":
         raise InputError(f"--pixel_format 400 would leave {path} without colour; choose another format")
     pixels = PixelFormat("rgb" if chroma == "gbr" else chroma, options.depth or 8)
-    rate = options.rate or rate
-    if kind == "" or Path(path).is_dir():
-        sink = png_folder(path)
-    elif kind not in (*RAW_SUFFIXES, ".y4m", *ENCODERS):
+    facts = facts.with_rate(options.rate)
+    folder = kind == "" or Path(path).is_dir()
+    if not folder and kind not in (*RAW_SUFFIXES, ".y4m", *ENCODERS):
         raise InputError(f"{path} has an unknown ending; choose from {', '.join(RAW_SUFFIXES)}, .y4m, "
                          f"{', '.join(ENCODERS)}, or a folder")
+    if sound is not None and (folder or kind not in ENCODERS):
+        raise InputError(f"{path} cannot hold audio; --copy_audio needs an --output that ends in "
+                         f"{' or '.join(ENCODERS)}")
+    if folder:
+        sink = png_folder(path)
     else:
-        color = None if pixels.chroma == "rgb" else options.color(str(path))
+        facts = replace(facts, color=_color_out(path, height, pixels, options, facts, say))
         if kind in RAW_SUFFIXES:
-            sink = raw_file(path, pixels, color, (1, 2, 0) if chroma == "gbr" else (0, 1, 2))
+            sink = raw_file(path, pixels, facts.color.color, (1, 2, 0) if chroma == "gbr" else (0, 1, 2))
         elif kind == ".y4m":
-            sink = y4m_file(path, pixels, color, height, width, rate)
+            sink = y4m_file(path, pixels, height, width, facts, say)
         else:
-            sink = encoded_file(path, pixels, color, height, width, rate)
+            if kind == ".mkv" and facts.pixel_aspect:
+                say(f"the pixels of {path} will be square, those of the source are "
+                    f"{facts.pixel_aspect.numerator}:{facts.pixel_aspect.denominator}; mp4 keeps their shape")
+            sink = encoded_file(path, pixels, height, width, facts, sound)
     with sink as write:
         yield write
+
+
+def _color_out(path: str | Path, height: int, pixels: PixelFormat, options: VideoOptions, facts: VideoFacts,
+               say: Callable[[str], None]) -> ColorTags:
+    """By the flags, else as in the source, else as players will take it."""
+    flags, color = options.tags(), facts.color
+    if pixels.chroma == "rgb":
+        return color if color.matrix == RGB else PLAIN_RGB
+    if color.matrix == RGB:
+        number = STANDARDS[options.matrix or usual_matrix(height)]
+        color = ColorTags(number, "limited", number, number)
+        if options.matrix is None:
+            say(f"the source was RGB; {path} is made {color.name}, {options.range or color.range} range "
+                "(--color_matrix and --color_range say otherwise)")
+    elif options.matrix not in (None, color.name):
+        color = replace(flags, range=color.range)
+    return replace(color, range=options.range or color.range, assumed=False)

@@ -31,6 +31,7 @@ from util.color import Color
 from util.errors import InputError
 from util.files import atomic_path
 from util.program import Parser
+from util.video import ColorTags
 
 TRAINING_SET, TRAINING_FRAMES, TRAINING_SEQUENCES = "BVI-DVC", 64, 800
 SPELLINGS = r"(fps)?(_(420|444))?(_(8|10)bit)?(_yuv|_rgb)?\.(yuv|rgb|raw)"
@@ -113,7 +114,7 @@ def _raw_video(sequence: Sequence, path: Path, color: Color, rgb_planes: str | N
         raise InputError(f"{sequence.dataset} {sequence.name}: {path.name} does not tell its plane order; give "
                          "--rgb_planes rgb or gbr")
     source = RawVideo(path, width=sequence.width, height=sequence.height, depth=named.depth or 8,
-                      chroma=rgb_planes if rgb else named.chroma or "420", color=None if rgb else color,
+                      chroma=rgb_planes if rgb else named.chroma or "420", color=None if rgb else ColorTags.of(color),
                       rate=Fraction(sequence.fps))
     if source.length != sequence.frames:
         raise InputError(f"{sequence.dataset} {sequence.name}: {path} has {source.length} frames, the sequence has "

@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from util.color import Color, PixelFormat, yuv_to_rgb
+from dataloader.source import FrameSource
+from util.color import PixelFormat, yuv_to_rgb
 from util.errors import InputError
+from util.video import PLAIN_RGB, ColorTags, Timed, VideoFacts
 
 PLANE_ORDERS = {"rgb": (0, 1, 2), "gbr": (2, 0, 1)}      # where R, G and B lie
 
@@ -49,23 +50,23 @@ def parse_name(stem: str) -> RawLayout:
     return RawLayout(int(size[1]), int(size[2]), rate, chroma, depth)
 
 
-class RawVideo:
-    """A FrameSource of a raw file, or of standard input.
+class RawVideo(FrameSource):
+    """A raw file, or standard input.
 
     Args:
         path: the file, or "-".
         width, height: in pixels.
         chroma: a key of CHROMA; "gbr" is RGB whose planes are stored in that order.
         depth: bits per sample.
-        color: None for RGB.
+        color: None for RGB; with `assumed` where nobody told.
         length: how many frames to use, from the first; None uses all.
 
     Raises:
         InputError: no such file, not a whole number of frames, too few, or a sample that needs more bits.
     """
 
-    def __init__(self, path: str | Path, *, width: int, height: int, chroma: str, depth: int, color: Color | None,
-                 rate: Fraction | None = None, length: int | None = None):
+    def __init__(self, path: str | Path, *, width: int, height: int, chroma: str, depth: int,
+                 color: ColorTags | None, rate: Fraction | None = None, length: int | None = None):
         self.path = path
         self.piped = str(path) == "-"
         self.name = "stdin" if self.piped else Path(path).stem
@@ -76,9 +77,8 @@ class RawVideo:
         if self.pixels.chroma != "rgb" and color is None:
             raise InputError(f"raw video {self.name} says nothing of its colours; "
                              "give --color_matrix BT601 or BT709 and --color_range limited or full")
-        self.width, self.height, self.rate = width, height, rate
-        self._color = color
-        self.color = "RGB" if self.pixels.chroma == "rgb" else color.matrix
+        self.width, self.height = width, height
+        self.facts = VideoFacts(rate, PLAIN_RGB if self.pixels.chroma == "rgb" else color)
         self.shapes = self.pixels.plane_shapes(height, width)
         self.frame_bytes = sum(rows * columns for rows, columns in self.shapes) * self.pixels.dtype.itemsize
         self._used = False
@@ -133,8 +133,8 @@ class RawVideo:
         planes = [part.reshape(shape) for part, shape in zip(np.split(samples, ends[:-1]), self.shapes)]
         return [planes[i] for i in self.order[:len(planes)]]
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def timed(self) -> Iterator[Timed]:
         for planes in self.planes():
-            yield torch.from_numpy(yuv_to_rgb(planes, self.pixels, self._color))
+            yield Timed(torch.from_numpy(yuv_to_rgb(planes, self.pixels, self.facts.color.color)))
 
 

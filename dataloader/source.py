@@ -6,43 +6,58 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from util.color import Color
 from util.errors import InputError
+from util.video import PLAIN_RGB, ColorTags, Timed, VideoFacts
 
 
-class FrameSource(Protocol):
+class FrameSource:
     """Where frames come from.
 
     Attributes:
         name: for messages.
         height, width: of every frame, in pixels.
-        rate: frames per second, or None when unknown.
-        color: how the RGB came about, e.g. "BT601", "BT709" or "RGB"; for the record only.
         length: number of frames, or None when it is not known beforehand (a pipe).
+        facts: rate, time stamps and colour.
     """
     name: str
     height: int
     width: int
-    rate: Fraction | None
-    color: str
     length: int | None
+    facts: VideoFacts
+
+    def timed(self) -> Iterator[Timed]:
+        """All frames in order, with their time stamps. May be called again where the source can be read again."""
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Tensor]:
-        """All frames in order, uint8 (3, H, W). May be called again where the source can be read again."""
+        """All frames in order, uint8 (3, H, W)."""
+        return (frame.pixels for frame in self.timed())
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second, or None when unknown."""
+        return self.facts.rate
+
+    @property
+    def color(self) -> str:
+        """How the RGB came about, e.g. "BT601", "BT709" or "RGB"; for the record only."""
+        return self.facts.color.name
 
 
-class PngFolder:
+class PngFolder(FrameSource):
     """`frame_1.png`, `frame_2.png`, ... of one folder.
 
     Args:
         folder: where the frames are.
         length: how many frames to use, from the first; None uses all.
+        color: the matrix with which they were made of YUV, or "RGB"; for the record.
 
     Raises:
         InputError: no such folder, a frame is missing (the first one is named), no 8-bit image, or of another size.
@@ -52,7 +67,7 @@ class PngFolder:
                  color: str = "RGB"):
         self.folder = Path(folder)
         self.name = self.folder.name
-        self.rate, self.color = rate, color
+        self.facts = VideoFacts(rate, PLAIN_RGB if color == "RGB" else ColorTags.of(Color(color, "limited")))
         if not self.folder.is_dir():
             raise InputError(f"folder {self.folder} does not exist; it must hold frame_1.png, frame_2.png, ...")
         on_disk = self._count(length)
@@ -86,13 +101,13 @@ class PngFolder:
             raise InputError(f"frame {path} cannot be read (broken PNG); replace it") from None
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def timed(self) -> Iterator[Timed]:
         for n in range(1, self.length + 1):
             frame = self._read(n)
             if frame.shape[1:] != (self.height, self.width):
                 raise InputError(f"frame {self.folder / f'frame_{n}.png'} is {frame.shape[2]}x{frame.shape[1]}, but "
                                  f"frame_1.png is {self.width}x{self.height}; all frames of a sequence have one size")
-            yield frame
+            yield Timed(frame)
 
 
 def _bit_depth(path: Path) -> int:
@@ -102,7 +117,7 @@ def _bit_depth(path: Path) -> int:
     return head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 else 8
 
 
-class CenterCrop:
+class CenterCrop(FrameSource):
     """A source cropped around its centre to multiples of `factor`, with torchvision's rounding.
 
     Raises:
@@ -111,15 +126,15 @@ class CenterCrop:
 
     def __init__(self, source: FrameSource, factor: int):
         self.source = source
-        self.name, self.rate, self.color, self.length = source.name, source.rate, source.color, source.length
+        self.name, self.facts, self.length = source.name, source.facts, source.length
         self.height = source.height - source.height % factor
         self.width = source.width - source.width % factor
         if not self.height or not self.width:
             raise InputError(f"--test_crop leaves nothing of {source.name}: {source.width}x{source.height} is smaller "
                              f"than --crop_factor {factor}; use a smaller --crop_factor")
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def timed(self) -> Iterator[Timed]:
         top = round((self.source.height - self.height) / 2)             # a half to the even number, as torchvision
         left = round((self.source.width - self.width) / 2)
-        for frame in self.source:
-            yield frame[:, top:top + self.height, left:left + self.width]
+        for pixels, stamp in self.source.timed():
+            yield Timed(pixels[:, top:top + self.height, left:left + self.width], stamp)

@@ -1,7 +1,8 @@
 """Frames to files: PNG folder, raw YUV or RGB, y4m (also to standard output), mp4 and mkv.
 
-Every writer is a context that yields `write(frame)`. A frame is a tensor (3, H, W), uint8 or float in [0, 1]. Files and
-folders appear under their final name when the block ends well, and not at all otherwise.
+Every writer is a context that yields `write(frame, stamp=None)`: a tensor (3, H, W), uint8 or float in [0, 1], and when
+it is shown, in units of the video's time base (mp4 and mkv keep it; elsewhere frames come at a constant rate). Files
+and folders appear under their final name when the block ends well, and not at all otherwise.
 
 Compressed kinds are lossless, so that they hold what was decoded: mp4 is H.264 with QP 0, mkv is FFV1. Their colour is
 tagged.
@@ -22,15 +23,18 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from dataloader.sound import Sound, copied_sound
 from util.color import Color, PixelFormat, rgb_to_yuv
 from util.errors import InputError
 from util.files import atomic_path
+from util.video import ColorTags, VideoFacts
 
-Write = Callable[[Tensor], None]
+Write = Callable[..., None]
+"""(frame, stamp=None)"""
 
-H273 = {"BT709": 1, "BT601": 6}             # matrix, primaries and transfer (H.273): one number serves all three
 RANGE_TAGS = {"limited": 1, "full": 2}      # FFmpeg's AVColorRange
 ENCODERS = {".mp4": ("libx264", {"qp": "0", "preset": "veryfast"}), ".mkv": ("ffv1", {"level": "3", "slicecrc": "1"})}
+SLICED = 16                                 # lines that FFV1's slices, and with them its checksums, need at least
 MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
 DEFAULT_RATE = Fraction(25)                 # containers want one
 
@@ -51,7 +55,7 @@ def png_folder(path: str | Path) -> Iterator[Write]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         number = 0
 
-        def write(frame: Tensor) -> None:
+        def write(frame: Tensor, stamp: int | None = None) -> None:
             nonlocal number
             number += 1
             Image.fromarray(to_pixels(frame)).save(temporary / f"frame_{number}.png")
@@ -85,7 +89,7 @@ def raw_file(path: str | Path, pixels: PixelFormat, color: Color | None, order: 
              ) -> Iterator[Write]:
     """Planes one after the other. `order`: how to store them, by index."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        def write(frame: Tensor) -> None:
+        def write(frame: Tensor, stamp: int | None = None) -> None:
             planes = rgb_to_yuv(_array(frame), pixels, color)
             file.writelines(planes[i].tobytes() for i in order[:len(planes)])
 
@@ -93,8 +97,8 @@ def raw_file(path: str | Path, pixels: PixelFormat, color: Color | None, order: 
 
 
 @contextmanager
-def y4m_file(path: str | Path, pixels: PixelFormat, color: Color, height: int, width: int, rate: Fraction | None
-             ) -> Iterator[Write]:
+def y4m_file(path: str | Path, pixels: PixelFormat, height: int, width: int, facts: VideoFacts,
+             say: Callable[[str], None]) -> Iterator[Write]:
     """YUV4MPEG2, to standard output if the path is "-". The format can tell the range, but not the matrix.
 
     Raises:
@@ -104,64 +108,111 @@ def y4m_file(path: str | Path, pixels: PixelFormat, color: Color, height: int, w
         raise InputError("y4m cannot hold RGB; use --pixel_format 444, or an mkv file")
     if str(path) != "-":
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            yield _y4m_writer(file, pixels, color, height, width, rate)
+            yield _y4m_writer(file, path, pixels, height, width, facts, say)
         return
     try:
-        yield _y4m_writer(sys.stdout.buffer, pixels, color, height, width, rate)
+        yield _y4m_writer(sys.stdout.buffer, path, pixels, height, width, facts, say)
         sys.stdout.buffer.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the exit would try to flush again
         raise InputError(f"standard output cannot be written ({error.strerror}); keep its reader running") from None
 
 
-def _y4m_writer(file: BinaryIO, pixels: PixelFormat, color: Color, height: int, width: int, rate: Fraction | None
-                ) -> Write:
-    rate = rate or DEFAULT_RATE
+def _y4m_writer(file: BinaryIO, path: str | Path, pixels: PixelFormat, height: int, width: int, facts: VideoFacts,
+                say: Callable[[str], None]) -> Write:
+    rate, aspect, color = facts.rate or DEFAULT_RATE, facts.pixel_aspect or Fraction(1), facts.color.color
     chroma = {"400": "mono", "420": "420mpeg2" if pixels.depth == 8 else "420"}.get(pixels.chroma, pixels.chroma)
     chroma += "" if pixels.depth == 8 else f"{'' if pixels.chroma == '400' else 'p'}{pixels.depth}"
-    header = (f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip A1:1 C{chroma} "
-              f"XCOLORRANGE={color.range.upper()}\n")
+    header = (f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
+              f"A{aspect.numerator}:{aspect.denominator} C{chroma} XCOLORRANGE={color.range.upper()}\n")
+    number, constant = 0, True
 
-    def write(frame: Tensor) -> None:
-        nonlocal header
+    def write(frame: Tensor, stamp: int | None = None) -> None:
+        nonlocal header, number, constant
+        if constant and stamp is not None and stamp != facts.expected(number):
+            constant = False
+            say(f"the rate of the source varies, which y4m cannot tell: {path} gets {float(rate):g} frames per second; "
+                "mp4 and mkv keep time stamps")
         planes = rgb_to_yuv(_array(frame), pixels, color)
         file.writelines([header.encode(), b"FRAME\n", *(plane.tobytes() for plane in planes)])
-        header = ""
+        header, number = "", number + 1
 
     return write
 
 
 @contextmanager
-def encoded_file(path: str | Path, pixels: PixelFormat, color: Color | None, height: int, width: int,
-                 rate: Fraction | None) -> Iterator[Write]:
+def encoded_file(path: str | Path, pixels: PixelFormat, height: int, width: int, facts: VideoFacts,
+                 sound: str | Path | None = None) -> Iterator[Write]:
     """A lossless mp4 (H.264) or mkv (FFV1), by the ending of the path.
 
+    Args:
+        sound: a file whose audio goes in as well, untouched.
+
     Raises:
-        InputError: the encoder has no such format or size, or the place cannot be written.
+        InputError: the encoder has no such format or size, the place cannot be written, or the audio cannot be copied.
     """
     kind = Path(path).suffix.lower()
     encoder, options = ENCODERS[kind]
     if kind == ".mp4" and pixels.chroma in ("420", "422") and (width % 2 or height % 2 and pixels.chroma == "420"):
         raise InputError(f"mp4 cannot hold {width}x{height} in {pixels.chroma}: a side is odd; use mkv or y4m, or "
                          "--pixel_format 444")
-    name = ffmpeg_name(pixels, encoder)
+    if kind == ".mkv" and min(height, width) < SLICED:
+        options = {"level": "1"}
+    name, rate = ffmpeg_name(pixels, encoder), facts.rate or DEFAULT_RATE
+    time_base = facts.time_base or 1 / rate
+    exact = {"movie_timescale": str(time_base.denominator)} if kind == ".mp4" else {}       # or starts are in ms
     with (atomic_path(path) as temporary, _as_input_error(path),
-          av.open(f"file:{temporary}", "w", format=MUXERS[kind]) as container):
-        stream = container.add_stream(encoder, rate=rate or DEFAULT_RATE, options=options)
+          av.open(f"file:{temporary}", "w", format=MUXERS[kind], options=exact) as container):
+        stream = container.add_stream(encoder, rate=rate, options=options)
+        codec = stream.codec_context
         stream.width, stream.height, stream.pix_fmt = width, height, name
-        stream.time_base = stream.codec_context.time_base = 1 / (rate or DEFAULT_RATE)
-        tag_color(stream.codec_context, color)
-        number = 0
+        stream.time_base = codec.time_base = time_base
+        if facts.pixel_aspect:
+            codec.sample_aspect_ratio = facts.pixel_aspect
+        tag_color(codec, facts.color)
+        with copied_sound(sound, container, path) as audio:
+            timeline = _Timeline(container, stream, facts, audio)
 
-        def write(frame: Tensor) -> None:
-            nonlocal number
-            coded = picture(rgb_to_yuv(_array(frame), pixels, color), pixels, name)
-            coded.pts, coded.time_base = number, stream.codec_context.time_base
-            number += 1
-            container.mux(stream.encode(coded))
+            def write(frame: Tensor, stamp: int | None = None) -> None:
+                timeline.add(picture(rgb_to_yuv(_array(frame), pixels, facts.color.color), pixels, name), stamp)
 
-        yield write
-        container.mux(stream.encode())
+            yield write
+            timeline.finish()
+
+
+class _Timeline:
+    """Gives pictures their times; each waits for the next one, which tells how long it is shown."""
+
+    def __init__(self, container: av.container.OutputContainer, stream: av.VideoStream, facts: VideoFacts,
+                 sound: Sound | None):
+        self._container, self._stream, self._facts, self._sound = container, stream, facts, sound
+        self._base = stream.codec_context.time_base
+        self._usual = max(1, round(1 / ((facts.rate or DEFAULT_RATE) * self._base)))
+        self._waiting: av.VideoFrame | None = None
+        self._number = 0
+
+    def add(self, frame: av.VideoFrame, stamp: int | None) -> None:
+        if stamp is None:
+            stamp = self._facts.expected(self._number) if self._facts.time_base else self._number
+        if self._waiting is not None:
+            stamp = max(stamp, self._waiting.pts + 1)
+            self._encode(stamp - self._waiting.pts)
+        frame.pts, frame.time_base = stamp, self._base
+        self._waiting, self._number = frame, self._number + 1
+
+    def _encode(self, duration: int) -> None:
+        frame = self._waiting
+        frame.duration = duration
+        if self._sound is not None:
+            self._sound.write_until(frame.pts * self._base)
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        if self._waiting is not None:
+            self._encode(self._usual)
+        self._container.mux(self._stream.encode())
+        if self._sound is not None:
+            self._sound.write_until(None)
 
 
 @contextmanager
@@ -192,12 +243,10 @@ def ffmpeg_name(pixels: PixelFormat, encoder: str) -> str:
     return name
 
 
-def tag_color(codec: av.VideoCodecContext, color: Color | None) -> None:
-    """Write the colour into the stream's tags; RGB is matrix 0, full range."""
-    codec.colorspace = H273[color.matrix] if color else 0
-    codec.color_range = RANGE_TAGS[color.range if color else "full"]
-    if color:
-        codec.color_primaries = codec.color_trc = H273[color.matrix]
+def tag_color(codec: av.VideoCodecContext, color: ColorTags) -> None:
+    """Write the colour into the stream's tags."""
+    codec.colorspace, codec.color_range = color.matrix, RANGE_TAGS[color.range]
+    codec.color_primaries, codec.color_trc = color.primaries, color.transfer
 
 
 def picture(planes: list[np.ndarray], pixels: PixelFormat, name: str) -> av.VideoFrame:

@@ -15,6 +15,7 @@ from conftest import write_frames
 from dataloader.open import VideoOptions, open_sink, open_source
 from helpers import ROOT, TINY_FLAGS
 from seeded import seeded_video
+from util.video import VideoFacts
 
 YUV = VideoOptions(chroma="420", depth=8, matrix="BT709", range="limited")
 COLOR_FLAGS = ("--color_matrix", "BT709", "--color_range", "limited")
@@ -30,7 +31,7 @@ def run(hytip, weights):
 
 
 def write_video(path, frames, options=YUV, rate=Fraction(50)):
-    with open_sink(path, frames.shape[2], frames.shape[3], options, rate) as write:
+    with open_sink(path, frames.shape[2], frames.shape[3], options, VideoFacts(rate)) as write:
         for frame in frames:
             write(frame)
     return path
@@ -167,7 +168,7 @@ def thinnest(tmp_path):
 def test_a_long_video_in_bounded_memory(thinnest, tmp_path, frames):
     """416x240: 60 more frames take 18 MB as bytes, 72 MB as floats; far more with the activations of each."""
     pattern = seeded_video(4, 240, 416, 7)
-    with open_sink(tmp_path / "long.mkv", 240, 416, YUV, Fraction(30)) as write:
+    with open_sink(tmp_path / "long.mkv", 240, 416, YUV, VideoFacts(Fraction(30))) as write:
         for n in range(frames):
             write(pattern[n % 4])
     script = ("import resource, sys; sys.path.insert(0, {root!r}); import HyTIP; status = HyTIP.main({words!r}); "

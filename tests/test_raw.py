@@ -10,6 +10,7 @@ from dataloader.raw import RawLayout, RawVideo, parse_name
 from dataloader.sequences import all_sequences
 from util.color import Color, PixelFormat, yuv_to_rgb
 from util.errors import InputError
+from util.video import ColorTags
 
 BT709 = Color("BT709", "limited")
 OPTIONS = VideoOptions(matrix="BT709", range="limited")
@@ -72,8 +73,6 @@ def test_flags_go_before_the_name(tmp_path):
     ("a_8x8_30.yuv", 8 * 8 * 3 // 2 * 2 + 1, OPTIONS, "193 bytes, no whole number of frames of 96 bytes"),
     ("a_8x8_30.yuv", 0, OPTIONS, "has 0 bytes"),
     ("a.yuv", 96, OPTIONS, "size of raw video .* is unknown.*--video_size"),
-    ("a_8x8.yuv", 96, VideoOptions(), "--color_matrix BT601 or BT709 and --color_range"),
-    ("a_8x8.yuv", 96, VideoOptions(matrix="BT709"), "--color_range"),
     ("a_8x8.rgb", 96, OPTIONS, "plane order.*--pixel_format"),
     ("a_8x8_9999bit.yuv", 96, OPTIONS, "bit depth 9999 is outside 8..16")])
 def test_refusals(tmp_path, name, size, options, words):
@@ -89,7 +88,7 @@ def test_a_missing_file_and_a_short_one(tmp_path):
     path = tmp_path / "b.yuv"
     path.write_bytes(bytes(96))
     with pytest.raises(InputError, match="has 1 frames, but 2 are needed"):
-        RawVideo(path, width=8, height=8, chroma="420", depth=8, color=BT709, length=2)
+        RawVideo(path, width=8, height=8, chroma="420", depth=8, color=ColorTags.of(BT709), length=2)
 
 
 def test_samples_beyond_the_depth_are_refused(tmp_path):

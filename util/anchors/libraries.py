@@ -14,12 +14,13 @@ import torch
 from av.bitstream import BitStreamFilterContext
 from av.video.frame import PictureType
 
+from dataloader.picture import frame_planes
 from dataloader.source import FrameSource
-from dataloader.video import frame_planes
 from dataloader.video_out import picture, tag_color
 from util.anchors import AnchorFrame
 from util.color import Color, PixelFormat, rgb_to_yuv, yuv_to_float_rgb
 from util.errors import InputError
+from util.video import ColorTags
 
 PIXELS = PixelFormat("420", 8)
 
@@ -114,5 +115,5 @@ class LibraryEncoder:
         encoder.time_base = 1 / encoder.framerate
         encoder.options = {"preset": self.preset, "tune": "zerolatency",
                            f"{self.setting.library}-params": self.parameters(qp)}
-        tag_color(encoder, self.color)
+        tag_color(encoder, ColorTags.of(self.color))
         return encoder

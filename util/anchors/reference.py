@@ -17,6 +17,7 @@ from dataloader.video_out import raw_file
 from util.anchors import AnchorFrame
 from util.color import Color, PixelFormat, yuv_to_float_rgb
 from util.errors import InputError
+from util.video import ColorTags
 
 PIXELS = PixelFormat("444", 8)
 CONFIGS = {"VTM": "encoder_lowdelay_vtm.cfg", "HM": "encoder_lowdelay_main_rext.cfg"}
@@ -73,7 +74,7 @@ class ReferenceSoftware:
             frames = self._write(source, folder / "input.yuv")
             bits = self._run(self.command(folder, source, frames, qp), folder / "stream.bin", frames)
             recon = RawVideo(folder / "recon.yuv", width=source.width, height=source.height, chroma="444", depth=8,
-                             color=self.color, length=frames)
+                             color=ColorTags.of(self.color), length=frames)
             for original, planes, count in zip(source, recon.planes(), bits, strict=True):
                 yield AnchorFrame(count, original, torch.from_numpy(yuv_to_float_rgb(planes, PIXELS, self.color)))
 

@@ -16,7 +16,9 @@ from util.cli.streams import PIPE, open_stream, write_stream
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
 from util.coding.session import DecodedFrame
+from util.color import Color
 from util.errors import InputError
+from util.video import PLAIN_RGB, STANDARDS, ColorTags, VideoFacts
 
 
 def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -55,8 +57,9 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
         first = next(frames, None)
         if first is None:
             raise StreamError(f"stream {arguments.input} gives no frame; get a fresh copy")
-        options = video_options(arguments)
-        with open_sink(arguments.output, header.height, header.width, options, header.rate) as write, \
+        color = ColorTags.of(Color(header.color, "limited")) if header.color in STANDARDS else PLAIN_RGB
+        with open_sink(arguments.output, header.height, header.width, video_options(arguments),
+                       VideoFacts(header.rate, color), say=say) as write, \
                 tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
             writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
             try:

@@ -50,7 +50,7 @@ def write_record(path: Path, arguments: argparse.Namespace, arithmetic: Arithmet
 def _describe(source: FrameSource | None) -> dict:
     if source is None:
         return {}
-    return {"frames": source.length, "width": source.width, "height": source.height, "color": source.color}
+    return {"frames": source.length, "width": source.width, "height": source.height, **source.facts.describe()}
 
 
 def conventions(arguments: argparse.Namespace, grid: Grid, rate_point: int, metric: str, bits: str) -> dict[str, str]:
