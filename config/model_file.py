@@ -11,7 +11,7 @@
 
 Paths are relative to the file. Nothing here needs PyTorch.
 """
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class ModelFile:
     Attributes:
         name: under which the user knows the model.
         path: of the file.
+        named_by_file: the user gave the path, not a name.
     """
     name: str
     path: Path
@@ -41,6 +42,17 @@ class ModelFile:
     origin: str = ""
     paper: str = ""
     size: Mapping[str, float] = field(default_factory=dict)
+    named_by_file: bool = False
+
+    @property
+    def selector(self) -> str:
+        """What to give `--model`: the name, or the name of the file where it comes from one."""
+        return self.path.name if self.named_by_file else self.name
+
+    def foreign(self, files: Sequence[str | Path]) -> str:
+        """The names of those weight files that are not the model's usual ones; "" if it has none but those."""
+        own = {Path(path).resolve() for path in self.weights.get("PSNR", ())}
+        return " ".join(Path(path).name for path in files if Path(path).resolve() not in own)
 
     def weight_files(self, ssim: bool = False) -> tuple[Path, ...]:
         """Its weights for PSNR or MS-SSIM.
@@ -56,8 +68,11 @@ class ModelFile:
         return self.weights[metric]
 
 
-def read_model_file(path: str | Path, name: str) -> ModelFile:
+def read_model_file(path: str | Path, name: str | None = None) -> ModelFile:
     """Read the file of a model.
+
+    Args:
+        name: under which the user knows it; None for those who gave the path.
 
     Raises:
         InputError: it cannot be read, or a key is unknown, missing or holds the wrong kind of value.
@@ -81,6 +96,6 @@ def read_model_file(path: str | Path, name: str) -> ModelFile:
     for key in content.get("size", {}):
         if key not in SIZES:
             raise InputError(f"{path}: size.{key} is unknown; allowed are {', '.join(SIZES)}")
-    return ModelFile(name=name, path=path, codec=content["codec"], model_params=content.get("model_params", {}),
-                     weights=weights, origin=content.get("origin", ""), paper=content.get("paper", ""),
-                     size=content.get("size", {}))
+    return ModelFile(name=name or path.stem, named_by_file=name is None, path=path, codec=content["codec"],
+                     model_params=content.get("model_params", {}), weights=weights, origin=content.get("origin", ""),
+                     paper=content.get("paper", ""), size=content.get("size", {}))

@@ -38,7 +38,7 @@ def find_model(name: str | Path = DEFAULT) -> ModelFile:
     if not name.endswith((".yml", ".yaml")):
         raise InputError(f"model {name!r} is unknown; choose from {', '.join(MODELS)}, or give the file of a model, "
                          "PATH.yml")
-    return read_model_file(name, Path(name).stem)
+    return read_model_file(name)
 
 
 def codec_class(model: ModelFile) -> "type[VideoCodec]":
@@ -74,3 +74,9 @@ def configure(model: ModelFile, parts: Mapping[str, Path] | None = None) -> Any:
 def build_codec(model: ModelFile, parts: Mapping[str, Path] | None = None) -> "VideoCodec":
     """A codec with new weights. Arguments and errors as in `configure`."""
     return codec_class(model)(configure(model, parts))
+
+
+def codec_name(codec: "VideoCodec") -> str:
+    """The name of a codec in this list; that of its class where it is not in it."""
+    own = f"{type(codec).__module__}:{type(codec).__qualname__}"
+    return next((name for name, place in CODECS.items() if place == own), type(codec).__name__)

@@ -87,5 +87,5 @@ def coded(codec, frames, plan=PLAN, **options):
 def same(encoded, decoded) -> bool:
     """Bit for bit, in all that is known of a frame."""
     return (torch.equal(encoded.frame, decoded.frame) and encoded.header == decoded.header
-            and encoded.number == decoded.number and encoded.sizes == decoded.sizes and decoded.matches
+            and encoded.number == decoded.number and encoded.bits == decoded.bits and decoded.matches
             and decoded.size == len(encoded.data) and torch.equal(encoded.coded.frame, decoded.coded.frame))

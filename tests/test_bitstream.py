@@ -4,6 +4,7 @@ import os
 import struct
 import threading
 import zlib
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,9 @@ from dataloader import video_out
 from helpers import STEPS, full_config, seeded_model
 from models.entropy.stream import StreamError
 from util.coding import reader
-from util.coding.bitstream import Packet, StreamHeader, pack_end, varint
+from util.coding.bitstream import HEADER_FIELDS, Packet, StreamHeader, pack_end
+from util.coding.codec import Codec
+from util.coding.fields import varint
 from util.coding.gop import CodingPlan
 from util.coding.reader import StreamReader
 from util.coding.session import to_pixels
@@ -127,10 +130,8 @@ def test_files_are_rounded_as_decoders_round(dtype):
 def test_bad_frames_are_errors():
     with pytest.raises(InputError, match="no frames"):
         encode(tiny_codec(), [])
-    with pytest.raises(InputError, match=r"frame 2 is torch.uint8 \(3, 16, 17\)"):
+    with pytest.raises(InputError, match="frame 2 is 17x16, but frame 1 is 16x16"):
         encode(tiny_codec(), [*clip(1, 16, 16), *clip(1, 16, 17)])
-    with pytest.raises(InputError, match="frame 1 is torch.float32"):
-        encode(tiny_codec(), [torch.zeros(3, 16, 16)])
     with pytest.raises(InputError, match="--align_factor 24"):
         encode(tiny_codec(), clip(1, 16, 16), align=24)
     with pytest.raises(InputError, match="QP 42 is outside 0..3"):
@@ -139,19 +140,68 @@ def test_bad_frames_are_errors():
 
 # Headers
 
+ratios = st.builds(Fraction, st.integers(1, (1 << 32) - 1), st.integers(1, (1 << 32) - 1))
+names = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=64)
 headers = st.builds(
-    StreamHeader, width=st.integers(1, 1 << 20), height=st.integers(1, 1 << 20),
-    align=st.integers(1, 255).map(lambda n: 16 * n), arithmetic=st.sampled_from(["float32", "float64"]),
-    device=st.sampled_from(["cpu", "cuda", "other"]),
-    rate=st.none() | st.builds(Fraction, st.integers(1, (1 << 32) - 1), st.integers(1, (1 << 32) - 1)),
-    color=st.text(st.characters(max_codepoint=127), max_size=32), gop=st.integers(1, (1 << 32) - 1),
-    qp=st.integers(0, 63), intra_qp=st.integers(0, 63), fingerprint=st.binary(min_size=8, max_size=8),
+    StreamHeader, codec=names, model=names, weights=names, width=st.integers(1, 1 << 20),
+    height=st.integers(1, 1 << 20),
+    align=st.integers(1, 4096), arithmetic=st.sampled_from(["float32", "float64", "bfloat16", "float16"]),
+    device=st.sampled_from(["cpu", "cuda", "other"]), threads=st.none() | st.integers(1, 4096), processor=names,
+    gop=st.integers(1, (1 << 32) - 1), qp=st.integers(0, 255), intra_qp=st.integers(0, 255), rate=st.none() | ratios,
+    time_base=st.none() | ratios, start=st.integers(1 - (1 << 31), (1 << 31) - 1), matrix=st.integers(0, 255),
+    range=st.sampled_from(["limited", "full"]), primaries=st.integers(0, 255), transfer=st.integers(0, 255),
+    assumed=st.booleans(), pixel_aspect=st.none() | ratios, fingerprint=st.binary(min_size=8, max_size=8),
     tables=st.integers(0, (1 << 32) - 1))
 
 
 @given(headers)
 def test_headers_are_read_back(header):
     assert StreamReader(io.BytesIO(header.pack())).header == header
+
+
+def test_every_attribute_is_a_field_and_what_is_usual_takes_no_room():
+    assert [field.name for field in HEADER_FIELDS] and {field.name for field in HEADER_FIELDS} == {
+        field.name for field in fields(StreamHeader)}
+    plain = StreamHeader(codec="hytip", width=416, height=240, gop=32, qp=1, intra_qp=1, fingerprint=bytes(8), tables=0)
+    assert all(getattr(plain, field.name) == field.default for field in HEADER_FIELDS if field.optional)
+    assert len(plain.pack()) == 37
+
+
+packets = st.builds(
+    Packet, number=st.integers(0, (1 << 32) - 1), intra=st.just(False), qp=st.integers(0, 255),
+    frame_type=st.integers(0, 3), refresh=st.booleans(), delay=st.integers(1 - (1 << 31), (1 << 31) - 1),
+    payload=st.binary(max_size=300), symbols=st.integers(0, 65535), pixels=st.integers(0, 65535))
+
+
+intra_packets = packets.map(lambda p: replace(p, intra=True, frame_type=0, refresh=False))
+
+
+@given(headers, st.lists(packets | intra_packets))
+def test_packets_are_read_back(header, sent):
+    reader = StreamReader(io.BytesIO(b"".join([header.pack(), *(p.pack(header) for p in sent), pack_end(len(sent))])))
+    assert [reader.next_packet(lambda intra: (0, 300)) for _ in sent] == sent
+    assert reader.next_packet(lambda intra: (0, 300)) == len(sent)
+
+
+def test_a_frame_that_keeps_to_the_plan_has_eleven_bytes_of_container():
+    """Those of its number and length are two as long as both are small."""
+    header = StreamHeader(codec="hytip", width=8, height=8, gop=32, qp=7, intra_qp=9, fingerprint=bytes(8), tables=0)
+    for intra, qp in ((False, 7), (True, 9)):
+        packet = Packet(number=100, intra=intra, qp=qp, payload=bytes(100), symbols=1, pixels=2)
+        assert len(packet.pack(header)) == 100 + 11
+        assert len(replace(packet, qp=8, delay=-3).pack(header)) == 100 + 13
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"width": 0}, "width 0 is outside 1..1048576"), ({"align": 5000}, "align 5000 is outside 1..4096"),
+    ({"rate": Fraction(-1)}, "rate -1 must be positive"), ({"model": "\n"}, "printable ASCII"),
+    ({"model": "x" * 65}, "at most 64"), ({"arithmetic": "float8"}, "'float8' is none of float32"),
+    ({"start": 1 << 31}, "start 2147483648 is outside")])
+def test_what_a_header_cannot_hold_is_named(change, words):
+    known = {"codec": "hytip", "width": 16, "height": 16, "gop": 1, "qp": 0, "intra_qp": 0, "fingerprint": bytes(8),
+             "tables": 0}
+    with pytest.raises(InputError, match=words):
+        StreamHeader(**{**known, **change})
 
 
 @given(st.integers(0, (1 << 32) - 1))
@@ -173,51 +223,57 @@ def resealed(stream: bytes, change) -> bytes:
     return bytes(head) + struct.pack("<I", zlib.crc32(head)) + stream[size:]
 
 
-def poke(position: int, value: int):
-    def change(head: bytearray) -> bytearray:
-        head[position] = value
-        return head
-    return change
+def changed(stream: bytes, **changes) -> bytes:
+    """A stream with other values in its header."""
+    header = StreamReader(io.BytesIO(stream)).header
+    return replace(header, **changes).pack() + stream[len(header.pack()):]
 
 
 def test_foreign_streams_are_named():
     stream = encode(tiny_codec(), clip(1, 16, 16))
+    unknown = (1 << 30).to_bytes(4, "little")
     for data, message in (
             (b"\x89PNG" + stream, "no HyTIP stream"), (b"", "within its header"), (stream[:10], "within its header"),
-            (stream[:3] + b"\1" + stream[4:], "version 1 is not 2"),
-            (stream[:6] + b"\x21" + stream[7:], "header of the stream is damaged"),
-            (resealed(stream, poke(4, 0x15)), "arithmetic mode 5"), (resealed(stream, poke(5, 0)), "width 0"),
-            (resealed(stream, poke(-10, stream[15] ^ 1)), "other weights or configurations"),
-            (resealed(stream, poke(-1, 1)), "tables differ")):
+            (stream[:3] + b"\2" + stream[4:], "version 2 is not 3, .*compress its source again"),
+            (stream[:3] + b"\4" + stream[4:], "version 4 is not 3, .*use a newer program"),
+            (stream[:8] + bytes((stream[8] ^ 1,)) + stream[9:], "header of the stream is damaged"),
+            (resealed(stream, lambda head: head[:4] + b"\xff\xff\xff\x0f" + head[5:] + unknown), "newer one"),
+            (changed(stream, fingerprint=bytes(8)), "other weights or configurations of --model hytip"),
+            (changed(stream, tables=1), "tables differ")):
         with pytest.raises(StreamError, match=message) as caught:
             decode(tiny_codec(), data)
         assert "\n" not in str(caught.value)
 
 
-def test_other_weights_and_configurations_are_refused():
-    stream = encode(tiny_codec(), clip(1, 16, 16))
-    model = seeded_model(tiny_codec().network("float32").config, salt=1)
-    for other in (codec_of(model), wild_codec(), tiny_codec("Motion_Explicit", "Inter_MCR_Explicit")):
-        with pytest.raises(StreamError, match="other weights or configurations"):
-            decode(other, stream)
+def test_streams_of_other_models_say_which_flag_selects_it():
+    model = tiny_codec().network("float32")
+    small, full = (Codec(model, tiny_codec().arithmetic, name) for name in ("small", "full"))
+    other = codec_of(seeded_model(model.config, salt=1))
+    other.name, other.weights = "full", "MS-SSIM-RGB.pth.tar"
+    with pytest.raises(StreamError, match="coded with --model small .codec hytip., and this is --model full "
+                       "--weights MS-SSIM-RGB.pth.tar; give --model small$"):
+        decode(other, encode(small, clip(1, 16, 16)))
+    with pytest.raises(StreamError, match="give --model full --weights MS-SSIM-RGB.pth.tar$"):
+        decode(full, encode(other, clip(1, 16, 16)))
+    assert len(decode(full, encode(small, clip(1, 16, 16)))) == 1         # another name for the same weights
 
 
 def test_large_frames_are_refused_before_any_work():
     codec = tiny_codec()
-    header = StreamHeader(width=100_000, height=100_000, gop=32, qp=0, intra_qp=0, fingerprint=codec.fingerprint,
-                          tables=codec.tables.checksum())
+    header = StreamHeader(codec="hytip", width=100_000, height=100_000, gop=32, qp=0, intra_qp=0,
+                          fingerprint=codec.fingerprint, tables=codec.tables.checksum())
     with pytest.raises(StreamError, match="100000x100000 .* raise --max_pixels"):
         decode(codec, header.pack())
     with pytest.raises(StreamError, match="64x64 take 4096 pixels with padding, more than 4095"):
         decode(codec, encode(codec, clip(1, 64, 64)), max_pixels=4095)
 
 
-def test_a_section_too_short_for_the_frame_is_refused_before_any_work(monkeypatch):
+def test_a_payload_too_short_for_the_frame_is_refused_before_any_work(monkeypatch):
     """A kilobyte cannot ask for the work of a large frame."""
     codec = tiny_codec()
-    header = StreamHeader(width=3840, height=2160, gop=32, qp=0, intra_qp=0, fingerprint=codec.fingerprint,
-                          tables=codec.tables.checksum())
-    packet = Packet(number=0, intra=True, qp=0, sections={"iz": bytes(500), "iy": bytes(500)}, symbols=0, pixels=0)
+    header = StreamHeader(codec="hytip", width=3840, height=2160, gop=32, qp=0, intra_qp=0,
+                          fingerprint=codec.fingerprint, tables=codec.tables.checksum())
+    packet = Packet(number=0, intra=True, qp=0, payload=bytes(1000), symbols=0, pixels=0)
     monkeypatch.setattr(codec.network("float32"), "code_frame", lambda *_: pytest.fail("work was done"))
-    with pytest.raises(StreamError, match="section iz of 500 bytes is outside"):
-        decode(codec, header.pack() + packet.pack() + pack_end(1))
+    with pytest.raises(StreamError, match="a payload of 1000 bytes is outside"):
+        decode(codec, header.pack() + packet.pack(header) + pack_end(1))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from util.coding.checksum import PixelChecksum
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (16, 24), (33, 47)]
-PRIME = 2147483629
+PRIME = 65519
 
 
 def of(pixels: torch.Tensor) -> int:
@@ -27,12 +27,10 @@ def test_it_is_the_remainder_of_one_large_number(size, fill):
 
 
 def test_the_prime_is_one_and_256_repeats_late():
-    order = 536870907
-    factors = (2, 2, 3, 59652323)                                   # of PRIME - 1, each prime
-    assert PRIME == PixelChecksum.PRIME == 2 * 2 * 3 * 59652323 * 3 + 1
-    assert all(n % d for n in (PRIME, factors[-1]) for d in range(2, 46341) if d < n and d * d <= n)
-    assert pow(256, order, PRIME) == 1 and order == 3 * 3 * 59652323
-    assert all(pow(256, order // factor, PRIME) != 1 for factor in (3, 59652323))
+    assert PRIME == PixelChecksum.PRIME and all(PRIME % d for d in range(2, 256))
+    order = 17 * 41 * 47
+    assert order == 32759 and pow(256, order, PRIME) == 1
+    assert all(pow(256, order // factor, PRIME) != 1 for factor in (17, 41, 47))
 
 
 BYTES = 3 * 5 * 7
@@ -44,14 +42,6 @@ def test_any_single_change_is_noticed(place, difference, seed):
     changed = pixels.clone()
     changed.flatten()[place] += difference                          # wraps around: any other value
     assert of(changed) != of(pixels)
-
-
-@given(st.integers(0, BYTES - 3), st.binary(min_size=3, max_size=3), st.integers(0, 5))
-def test_any_change_of_three_neighbours_is_noticed(place, values, seed):
-    pixels = random((5, 7), seed)
-    changed = pixels.clone()
-    changed.flatten()[place:place + 3] = torch.tensor(list(values), dtype=torch.uint8)
-    assert (of(changed) != of(pixels)) == (not torch.equal(changed, pixels))
 
 
 @given(st.integers(0, BYTES - 1), st.integers(0, BYTES - 1), st.integers(0, 5))

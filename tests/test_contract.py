@@ -159,11 +159,12 @@ def test_streams_decode_and_are_as_large_as_their_estimate(model, codec):
     code(model, source(4), estimators)
     for part, frame, estimator in zip(parts[1:-1], decoded, estimators, strict=True):
         assert frame.matches and torch.equal(part.frame, frame.frame)
-        for latent, size in part.sizes.items():
+        assert sum(part.bits.values()) % 8 == 0 and part.bits == frame.bits
+        for latent, size in part.bits.items():
             bits = estimator.bits[latent].item()
             # Rounding to bytes, the length, and the state that the coder ends with; an unlikely symbol may cost less
             # than its estimate, which has a floor.
-            assert 0.5 * bits <= 8 * size <= 1.02 * bits + 64, (latent, 8 * size, bits)
+            assert 0.5 * bits <= size <= 1.02 * bits + 64, (latent, size, bits)
 
 
 def test_odd_sizes_are_padded_and_cropped(codec):

@@ -136,27 +136,27 @@ def test_streams_are_the_same(make, portable, behind):
     parts = encode_parts(behind_codec(behind, make().network("float32")), frames, portable=portable)
     assert [part.data for part in parts] == [part.data for part in expected]
     for part, other in zip(parts[1:-1], expected[1:-1]):
-        assert part.number == other.number and torch.equal(part.frame, other.frame) and part.sizes == other.sizes
+        assert part.number == other.number and torch.equal(part.frame, other.frame) and part.bits == other.bits
     assert len(decode(make(), b"".join(part.data for part in parts))) == 6
 
 
 def test_a_bad_frame_ends_the_stream_after_those_before_it():
     parts = []
-    with pytest.raises(InputError, match=r"frame 4 is torch.uint8 \(3, 16, 17\)"):
+    with pytest.raises(InputError, match=r"frame 4 is 17x16, but frame 1 is 16x16"):
         for part in behind_codec(1).encode([*clip(3, 16, 16), *clip(1, 16, 17)], PLAN):
             parts.append(part)
     assert [part.number for part in parts] == [None, 0, 1, 2]
 
 
 def test_a_frame_that_cannot_be_coded_ends_the_stream_after_those_before_it(monkeypatch):
-    sections, calls = StreamEncoder.sections, []
+    payload, calls = StreamEncoder.payload, []
 
     def failing(self):
         calls.append(threading.current_thread())
         if len(calls) == 3:
             raise StreamError("cannot be coded")
-        return sections(self)
-    monkeypatch.setattr(StreamEncoder, "sections", failing)
+        return payload(self)
+    monkeypatch.setattr(StreamEncoder, "payload", failing)
     parts = []
     with pytest.raises(StreamError, match="cannot be coded"):
         for part in behind_codec(1).encode(clip(6, 16, 16), PLAN):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from helpers import ROOT, TINY, tiny_config
 from models.entropy.stream import StreamDecoder, StreamEncoder
 from models.layers.float64 import FastConv2d, use_fast_float64
 from util.checkpoint import save_model
-from util.coding.bitstream import Packet, pack_end
+from util.coding.bitstream import Packet, pack_end, short
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.reader import StreamReader
+from util.video import ColorTags, Timed, VideoFacts
 
 STREAMS = Path(__file__).parent / "data" / "streams"
 GOLDEN = {name: STREAMS / f"{name}.hyt" for name in ("tiny", "wild")}
@@ -29,24 +31,32 @@ INSTRUCTION_SETS = {"AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
                     "same": {}}
 
 
+FACTS = VideoFacts(Fraction(30000, 1001), ColorTags(1, "limited", 1, 1, True), Fraction(1, 90000), -1500,
+                   Fraction(16, 15))
+
+
 def golden_codec(name: str) -> Codec:
     return {"tiny": tiny_codec, "wild": wild_codec}[name]()
 
 
 def golden_stream(name: str) -> bytes:
-    """How the files were made: every frame type, a reset, a scene cut, an odd size.
+    """How the files were made: every frame type, a reset, a scene cut, an odd size, times that vary, every field.
 
     The wild model multiplies any difference by about 30 from frame to frame, so its GOPs are short.
     """
     plan = CodingPlan(qp=10, intra_qp=50, gop=10 if name == "tiny" else 4, reset_interval=5 if name == "tiny" else 2,
                       scene_cuts=frozenset({8}))
-    return encode(golden_codec(name), clip(12, 33, 47), plan, portable=True, color="BT709")
+    frames = [Timed(frame, FACTS.expected(n) + 700 * (n % 3 - 1)) for n, frame in enumerate(clip(12, 33, 47))]
+    return encode(golden_codec(name), frames, plan, portable=True, facts=FACTS)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_streams_decode(name):
     """The streams check themselves, symbols and 8-bit frames. A change is a new version of the format."""
-    frames = decode(golden_codec(name), GOLDEN[name].read_bytes())
+    data = GOLDEN[name].read_bytes()
+    frames = decode(golden_codec(name), data)
+    assert StreamReader(io.BytesIO(data)).header.facts == FACTS
+    assert [f.stamp for f in frames] == [FACTS.expected(n) + 700 * (n % 3 - 1) for n in range(12)]
     assert [f.number for f in frames] == list(range(12))
     assert [f.number for f in frames if f.header.intra] == ([0, 8, 10] if name == "tiny" else [0, 4, 8])
     assert {f.header.frame_type for f in frames} == {0, 1, 2} and any(f.header.refresh for f in frames)
@@ -55,8 +65,8 @@ def test_golden_streams_decode(name):
 class Transcoder:
     """Writes the symbols that it reads."""
 
-    def __init__(self, tables, sections):
-        self.reader, self.writer = StreamDecoder(tables, sections), StreamEncoder(tables)
+    def __init__(self, tables, payload):
+        self.reader, self.writer = StreamDecoder(tables, payload), StreamEncoder(tables)
 
     def code(self, residual, scale, distribution, name):
         return self.writer.code(self.reader.code(None, scale, distribution, name), scale, distribution, name)
@@ -72,13 +82,11 @@ def test_golden_streams_encode_to_the_same_bytes_from_their_symbols(name):
     reader = StreamReader(io.BytesIO(data))
     session, memory, written = codec.session(reader.header), None, [reader.header.pack()]
     while isinstance(packet := reader.next_packet(session.bounds), Packet):
-        coder = Transcoder(codec.tables, packet.sections)
+        coder = Transcoder(codec.tables, packet.payload)
         header = packet.header(reader.header.aligned)
         memory = codec.network("float64").code_frame(coder, None, memory, header).memory
-        sections = {key: section.ljust(session.bounds(packet.intra)[key][0], b"\0")
-                    for key, section in coder.writer.sections().items()}
-        written.append(replace(packet, sections=sections, symbols=coder.writer.checksum).pack())
-        assert packet.size() == len(written[-1])
+        payload = coder.writer.payload().ljust(session.bounds(packet.intra)[0], b"\0")
+        written.append(replace(packet, payload=payload, symbols=short(coder.writer.checksum)).pack(reader.header))
     assert b"".join([*written, pack_end(packet)]) == data
 
 

@@ -1,12 +1,13 @@
 """Coder objects that write symbols to bytes and read them back (interface: models/entropy/coder.py).
 
-Every name of a frame (its latents) has a section of its own, an ANS code over the integer tables. Within
-one call, symbols are grouped by table, in stable order; then come the values that escaped their tables, as
+A frame is one ANS code over the integer tables, call after call. Within one call, symbols are grouped by table, in
+stable order; then come the values that escaped their tables, as
 
     sign (1 bit), number of bits n (a table of its own), the lowest n bits of the excess + 1
 
-where the excess counts from the table's end outwards. A section is little-endian 32-bit words without the zero
-bytes at its end. One frame of one sample (B = 1) is coded per object.
+where the excess counts from the table's end outwards. The code is little-endian 32-bit words without the zero bytes at
+its end; what each latent takes of it is the difference of the coder's size before and after. One frame of one sample
+(B = 1) is coded per object.
 
 Nothing leaves the device but symbols (int32) and table indices (uint8). The encoder only starts these copies and codes
 at the end, so that the host may do it while the device computes the next frame; the decoder has one transfer down and
@@ -14,7 +15,7 @@ one up per call.
 """
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -118,14 +119,16 @@ class StreamEncoder:
         span: around the work of "entropy" and "transfer".
 
     Attributes:
-        checksum: CRC-32 of all symbols in coding order, as little-endian int32; known after `sections`.
-        runs: by name, what has been coded, in decoding order; likewise.
+        checksum: CRC-32 of all symbols in coding order, as little-endian int32; known after `payload`.
+        runs: name and runs of each call, in decoding order; likewise.
+        bits: of the payload, by name; likewise.
     """
 
     def __init__(self, tables: Tables, span: Span = nullcontext):
         self.tables = tables
         self.checksum = 0
-        self.runs: dict[str, list[Run]] = {}
+        self.runs: list[tuple[str, list[Run]]] = []
+        self.bits: dict[str, int] = {}
         self._calls: list[_Call] = []
         self._download = Download()
         self._span = span
@@ -152,8 +155,8 @@ class StreamEncoder:
         integers = torch.where(wide.abs() <= MAX_SYMBOL, wide, NO_SYMBOL).to(torch.int32)       # NaN fails too
         self._calls.append(_Call(name, tables, self._download.start(integers), index, groups))
 
-    def sections(self) -> dict[str, bytes]:
-        """The bytes of each name: to be called once, after the last symbol, on whatever thread.
+    def payload(self) -> bytes:
+        """The bytes of all symbols: to be called once, after the last one, on whatever thread.
 
         Raises:
             StreamError: a symbol cannot be coded.
@@ -164,7 +167,11 @@ class StreamEncoder:
             for call in self._calls:
                 self._add_runs(call)
             self._calls.clear()
-            return {name: _pack(runs) for name, runs in self.runs.items()}
+            data, sizes = _pack([runs for _, runs in self.runs])
+            self.bits = dict.fromkeys((name for name, _ in self.runs), 0)
+            for (name, _), size in zip(self.runs, sizes, strict=True):
+                self.bits[name] += size
+            return data
 
     def _add_runs(self, call: _Call) -> None:
         tables, values = call.tables, call.symbols.numpy()
@@ -180,18 +187,23 @@ class StreamEncoder:
         escaped = np.flatnonzero((inside - 1).view(np.uint32) >= count.view(np.uint32))
         beyond, limit = inside[escaped].astype(np.int64), count[escaped]
         inside[escaped] = 0
-        runs, ends = self.runs.setdefault(call.name, []), groups.sizes.cumsum()
+        runs, ends = [], groups.sizes.cumsum()
+        self.runs.append((call.name, runs))
         for table in groups.sizes.nonzero()[0].tolist():
             runs.append((inside[ends[table] - groups.sizes[table]:ends[table]], tables.models[table]))
         if len(escaped):
             runs += _escape_runs(np.where(beyond < 1, -beyond, beyond - limit - 1), beyond < 1)
 
 
-def _pack(runs: list[Run]) -> bytes:
-    coder = Ans()
-    for symbols, model in reversed(runs):                           # ANS is a stack: last in, first out
-        coder.encode_reverse(symbols, model)
-    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+def _pack(calls: list[list[Run]]) -> tuple[bytes, list[int]]:
+    """The code of all calls, and the bits of each."""
+    coder, sizes = Ans(), []
+    for runs in reversed(calls):                                    # ANS is a stack: last in, first out
+        before = coder.num_valid_bits()
+        for symbols, model in reversed(runs):
+            coder.encode_reverse(symbols, model)
+        sizes.append(coder.num_valid_bits() - before)
+    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"), sizes[::-1]
 
 
 def _escape_runs(excess: np.ndarray, negative: np.ndarray) -> list[Run]:
@@ -211,18 +223,20 @@ class StreamDecoder:
 
     Args:
         tables: of all latents; a distribution that those of its latent were not made from is an `InputError`.
-        sections: bytes by name. Any bytes decode to some symbols, at most 2^31 in size, in time and memory that follow
+        payload: of a frame. Any bytes decode to some symbols, at most 2^31 in size, in time and memory that follow
             from the shapes asked for; `finish` and `checksum` tell whether they are right.
         span: around the work of "entropy" and "transfer".
 
     Attributes:
         checksum: CRC-32 of the symbols so far, as little-endian int32.
+        bits: of the payload, by name, so far.
     """
 
-    def __init__(self, tables: Tables, sections: Mapping[str, bytes], span: Span = nullcontext):
+    def __init__(self, tables: Tables, payload: bytes, span: Span = nullcontext):
         self.tables = tables
         self.checksum = 0
-        self._coders = {name: _open(section) for name, section in sections.items()}
+        self.bits: dict[str, int] = {}
+        self._coder = _open(payload)
         self._span = span
 
     def code(self, residual: None, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
@@ -250,13 +264,13 @@ class StreamDecoder:
         Raises:
             StreamError: there is.
         """
-        for name, coder in self._coders.items():
-            if not coder.is_empty():
-                raise StreamError(f"section {name} holds more than its symbols")
+        if not self._coder.is_empty():
+            raise StreamError("its code holds more than its symbols")
 
     def _read(self, name: str, tables: TableSet, groups: Groups) -> np.ndarray:
         """int32 (n,), in the order of the call."""
-        coder, sizes = self._coders[name], groups.sizes
+        coder, sizes = self._coder, groups.sizes
+        before = coder.num_valid_bits()
         inside = [coder.decode(tables.models[table], sizes[table]) for table in sizes.nonzero()[0].tolist()]
         inside = np.concatenate([np.empty(0, np.int32), *inside])
         escaped = np.flatnonzero(inside == 0)
@@ -270,13 +284,14 @@ class StreamDecoder:
         else:
             values = np.empty_like(inside)
             values[groups.order] = inside
+        self.bits[name] = self.bits.get(name, 0) + before - coder.num_valid_bits()
         self.checksum = _checksum(values, self.checksum)
         return values
 
 
-def _open(section: bytes) -> Ans:
-    section = section.rstrip(b"\0")
-    return Ans(np.frombuffer(section + bytes(-len(section) % 4), "<u4").astype(np.uint32))
+def _open(payload: bytes) -> Ans:
+    payload = payload.rstrip(b"\0")
+    return Ans(np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32))
 
 
 def _read_escapes(coder: Ans, count: int) -> tuple[np.ndarray, np.ndarray]:

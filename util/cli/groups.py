@@ -85,6 +85,8 @@ def file_group() -> Group:
                             "stream to decompress; - is a pipe")
     group.add_argument("--output", type=Path, metavar="PATH", tasks=("encode", "decode"),
                        help="the stream to write, or the folder or video for decoded frames; - is a pipe")
+    group.add_argument("--copy_audio", type=Path, metavar="FILE", often=True, tasks=("decode",),
+                       help="put the audio of this file, untouched, into the mp4 or mkv")
     group.add_argument("--frames", type=int, metavar="N", often=True, tasks=("encode", "eval"),
                        help="use the first N frames of --input")
     group.add_argument("--portable", action="store_true", often=True, tasks=("encode",),
@@ -105,8 +107,8 @@ def video_group() -> Group:
     group.add_argument("--pixel_format", choices=RAW_FORMATS,
                        help="of raw video in (else its name, else 420) or of video out (else 444)")
     group.add_argument("--bit_depth", type=int, metavar="N", help="likewise (else 8)")
-    group.add_argument("--color_matrix", choices=MATRICES, help="YUV matrix; needed where no tag tells")
-    group.add_argument("--color_range", choices=RANGES, help="YUV range; needed where no tag tells")
+    group.add_argument("--color_matrix", choices=MATRICES, help="YUV matrix (else its tag, else as players take it)")
+    group.add_argument("--color_range", choices=RANGES, help="YUV range (likewise)")
     group.add_argument("--frame_rate", type=_rate, metavar="R", help="frames per second, such as 25 or 30000/1001")
     return group
 

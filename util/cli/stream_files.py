@@ -16,9 +16,7 @@ from util.cli.streams import PIPE, open_stream, write_stream
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
 from util.coding.session import DecodedFrame
-from util.color import Color
 from util.errors import InputError
-from util.video import PLAIN_RGB, STANDARDS, ColorTags, VideoFacts
 
 
 def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -36,7 +34,7 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     plan, = coding_plans(arguments, ())
     codec = build(arguments)
     plan = plan.for_intra_rates(codec.network("float32").rates(intra=True))
-    frames = sum(1 for _ in write_stream(codec, arguments, source, source, plan, arguments.output))
+    frames = sum(1 for _ in write_stream(codec, arguments, source.timed(), source, plan, arguments.output))
     print(f"{frames} frames of {source.width}x{source.height} in {arguments.output}"
           + (", verified" if arguments.verify else ""), file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
@@ -57,9 +55,8 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
         first = next(frames, None)
         if first is None:
             raise StreamError(f"stream {arguments.input} gives no frame; get a fresh copy")
-        color = ColorTags.of(Color(header.color, "limited")) if header.color in STANDARDS else PLAIN_RGB
-        with open_sink(arguments.output, header.height, header.width, video_options(arguments),
-                       VideoFacts(header.rate, color), say=say) as write, \
+        with open_sink(arguments.output, header.height, header.width, video_options(arguments), header.facts,
+                       sound=arguments.copy_audio, say=say) as write, \
                 tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
             writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
             try:
@@ -81,7 +78,7 @@ def _writing(codec: Codec, write: Callable[[Tensor], None], frame: DecodedFrame)
 
     def finish() -> None:
         with codec.span("io"):
-            write(pixels)
+            write(pixels, frame.stamp)
     return finish
 
 

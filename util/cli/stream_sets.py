@@ -33,6 +33,7 @@ from util.errors import InputError
 from util.evaluation.evaluate import gop_averages, measure
 from util.evaluation.report import FrameResult, write_report
 from util.evaluation.yuv import metric_of
+from util.video import Timed
 
 Rows = list[list[FrameResult]]
 """Of one sequence: per metric, per frame."""
@@ -40,17 +41,17 @@ Rows = list[list[FrameResult]]
 class _Tap:
     """Passes frames on and keeps them until the part that was made of them has come."""
 
-    def __init__(self, frames: Iterable[Tensor]):
+    def __init__(self, frames: Iterable[Timed]):
         self._frames, self._passed = frames, deque()
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Timed]:
         for frame in self._frames:
             self._passed.append(frame)
             yield frame
 
     def take(self) -> Tensor:
         """The source of the part that comes next."""
-        return self._passed.popleft()
+        return self._passed.popleft().pixels
 
 
 def compress_sets(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -96,7 +97,7 @@ def _write(arguments: argparse.Namespace, rate_point: int, folder: Path, items: 
 def _compress_sequence(codec: Codec, arguments: argparse.Namespace, sequence: Sequence, source: FrameSource,
                        plan: CodingPlan, path: Path) -> Rows:
     """Write the stream; the rows measure the encoder's own reconstruction."""
-    tap, memory, rows = _Tap(source), None, [[] for _ in metric_names(arguments)]
+    tap, memory, rows = _Tap(source.timed()), None, [[] for _ in metric_names(arguments)]
     with _outputs(arguments, path.parent.parent, sequence, source.height, source.width) as write:
         for part in write_stream(codec, arguments, tap, source, plan, path):
             _add_row(codec, arguments, part, memory, tap.take(), rows)
@@ -110,9 +111,8 @@ def _add_row(codec: Codec, arguments: argparse.Namespace, part: EncodedPart | De
              original: Tensor | None, rows: Rows) -> None:
     """Bytes as they are in the file; quality in float32, as in `--test`."""
     source = None if original is None else codec.arithmetic.frame(original).to(part.frame.dtype)
-    bits = {name: 8.0 * size for name, size in part.sizes.items()}
     for name, column in zip(metric_names(arguments), rows, strict=True):
-        column.append(measure(part.number, part.header, source, memory, part.coded, bits,
+        column.append(measure(part.number, part.header, source, memory, part.coded, part.bits,
                               metric_of(name, arguments.color_transform), size=tuple(part.frame.shape[-2:])))
 
 

@@ -7,29 +7,31 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from torch import Tensor
 from tqdm import tqdm
 
 from dataloader.source import FrameSource
 from models.entropy.stream import StreamError
-from util.cli.setup import build_model, settle_arithmetic
+from util.chosen_model import model_of
+from util.cli.setup import build_model, settle_arithmetic, weight_files
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
 from util.files import atomic_path
 from util.stopwatch import each
+from util.video import Timed
 
 PIPE = Path("-")
 
 
 def build_codec(arguments: argparse.Namespace) -> Codec:
     """Model, weights and tables."""
-    arithmetic = settle_arithmetic(arguments)
-    return Codec(build_model(arguments), arithmetic)
+    arithmetic, model = settle_arithmetic(arguments), model_of(arguments)
+    foreign = "" if arguments.untrained else model.foreign(weight_files(arguments))
+    return Codec(build_model(arguments), arithmetic, model.selector, foreign, arguments.threads)
 
 
-def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Tensor], source: FrameSource,
+def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Timed], source: FrameSource,
                  plan: CodingPlan, path: Path) -> Iterator[EncodedPart]:
     """Write a stream to `path` (complete or not at all; `-` is standard output), yielding the coded frames.
 
@@ -44,8 +46,8 @@ def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[T
             temporary = stack.enter_context(atomic_path(path))
             file = stack.enter_context(temporary.open("wb"))
         bar = stack.enter_context(tqdm(total=source.length, desc=source.name, unit="frame", disable=None))
-        for part in codec.encode(each(frames, codec.span, "io"), plan, portable=arguments.portable, rate=source.rate,
-                                 color=source.color, align=arguments.align_factor):
+        for part in codec.encode(each(frames, codec.span, "io"), plan, portable=arguments.portable, facts=source.facts,
+                                 align=arguments.align_factor):
             with codec.span("io"):
                 file.write(part.data)
             if part.number is not None:

@@ -1,73 +1,104 @@
-"""The container of a stream, version 2 (docs/bitstream.md): headers, packets, checksums; reader.py reads it.
+"""The container of a stream, version 3 (docs/bitstream.md): headers, packets, checksums; reader.py reads it.
 
     stream = stream header, frame packets, end marker
 
-All integers are little-endian; `varint` is LEB128, at most 5 bytes.
+The fields of both headers are declared here, once; fields.py writes and reads them.
 """
+import binascii
 import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from models.codec import FrameHeader
+from util.coding.fields import Bytes, Choice, Field, Flag, Malformed, Number, Ratio, Signed, Text, Word, pack, varint
 from util.errors import InputError
+from util.video import RGB, UNSPECIFIED, ColorTags, VideoFacts
 
 MAGIC = b"HyT"
-VERSION = 2
-SYNC = b"\xf5\x9c\xa6"
+VERSION = 3
+SYNC = b"\xf5\x9c"
 END_FLAG = 0x80
 ARITHMETICS = {"float32": 1, "float64": 2, "bfloat16": 3, "float16": 4}
 """Number formats of the networks."""
 DEVICES = {"other": 0, "cpu": 1, "cuda": 2}
-ALIGN_UNIT = 16
 MAX_SIDE = 1 << 20
-MAX_COLOR = 32
+MAX_ALIGN = 4096
 FINGERPRINT_BYTES = 8
+NAME = Text(64)
+
+HEADER_FIELDS = (
+    Field("codec", NAME, "kind of the networks, as in `--list_models`"),
+    Field("model", NAME, "what `--model` selected", optional=True, default=""),
+    Field("weights", NAME, "name of the weight file, where it is not the model's own", optional=True, default=""),
+    Field("width", Number(1, MAX_SIDE), "of the frames, in pixels"),
+    Field("height", Number(1, MAX_SIDE), "likewise"),
+    Field("align", Number(1, MAX_ALIGN), "frames are padded right and bottom to multiples of it"),
+    Field("arithmetic", Choice(ARITHMETICS), "number format of the networks"),
+    Field("device", Choice(DEVICES), "of the encoder"),
+    Field("threads", Number(1, 4096), "CPU threads of the encoder", optional=True),
+    Field("processor", NAME, "instruction set of the encoder's CPU, or name of its GPU", optional=True, default=""),
+    Field("gop", Number(1), "frames from one I-frame to the next, for the record"),
+    Field("qp", Number(0, 255), "rate index of P-frames that have none of their own"),
+    Field("intra_qp", Number(0, 255), "rate index of I-frames that have none of their own"),
+    Field("rate", Ratio(), "frames per second", optional=True),
+    Field("time_base", Ratio(), "seconds per unit of time stamps", optional=True),
+    Field("start", Signed(), "time stamp of frame 0", optional=True, default=0),
+    Field("matrix", Number(0, 255), "colour matrix of the source (H.273, table 4); 0: RGB", optional=True, default=RGB),
+    Field("range", Choice({"limited": 1, "full": 2}), "of the source", optional=True, default="full"),
+    Field("primaries", Number(0, 255), "of the source (H.273, table 2)", optional=True, default=UNSPECIFIED),
+    Field("transfer", Number(0, 255), "of the source (H.273, table 3)", optional=True, default=UNSPECIFIED),
+    Field("assumed", Flag(), "the source did not tell its colours", optional=True, default=False),
+    Field("pixel_aspect", Ratio(), "width over height of a pixel", optional=True),
+    Field("fingerprint", Bytes(FINGERPRINT_BYTES), "of the weights, by their released names"),
+    Field("tables", Word(4), "checksum of the probability tables"),
+)
+"""Of the stream header, between the version and its checksum."""
+
+INTRA, FRAME_TYPE, REFRESH, OWN_QP, OWN_STAMP = 1, 6, 8, 16, 32
+"""Bits of a frame's flags: I-frame, type of a P-frame, forgets (`FrameHeader.refresh`), QP and time stamp follow."""
+FRAME_QP, FRAME_NUMBER, FRAME_STAMP = Number(0, 255), Number(), Signed()
+CHECK = Word(2)
+"""Of a frame's checksums."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHeader:
-    """What holds for the whole stream.
-
-    Attributes:
-        width, height: of the frames, before any padding.
-        align: frames are padded to multiples of it; a multiple of 16.
-        arithmetic: number format of the networks; float64 streams are portable.
-        device: kind of device of the encoder, for the record.
-        rate: frames per second, or None when unknown.
-        color: how the RGB came about ("BT709", ...), at most 32 ASCII characters, for the record.
-        gop, qp, intra_qp: of the plan, for the record; each packet has its own type and QP.
-        fingerprint: of weights and configuration.
-        tables: checksum of the probability tables.
+    """What holds for the whole stream: HEADER_FIELDS say what each attribute means.
 
     Raises:
         InputError: a value that the format cannot hold.
     """
+    codec: str
+    model: str = ""
+    weights: str = ""
     width: int
     height: int
-    align: int = ALIGN_UNIT
+    align: int = 16
     arithmetic: str = "float32"
     device: str = "other"
-    rate: Fraction | None = None
-    color: str = ""
+    threads: int | None = None
+    processor: str = ""
     gop: int
     qp: int
     intra_qp: int
+    rate: Fraction | None = None
+    time_base: Fraction | None = None
+    start: int = 0
+    matrix: int = RGB
+    range: str = "full"
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    assumed: bool = False
+    pixel_aspect: Fraction | None = None
     fingerprint: bytes
     tables: int
 
     def __post_init__(self):
-        for name, value in (("width", self.width), ("height", self.height)):
-            if not 1 <= value <= MAX_SIDE:
-                raise InputError(f"frame {name} {value} is outside 1..{MAX_SIDE}; give frames of another size")
-        if not 1 <= self.align <= 255 * ALIGN_UNIT or self.align % ALIGN_UNIT:
-            raise InputError(f"--align_factor {self.align} must be a multiple of {ALIGN_UNIT}, at most "
-                             f"{255 * ALIGN_UNIT}")
-        if self.rate is not None and not (self.rate > 0 and max(self.rate.as_integer_ratio()) < 1 << 32):
-            raise InputError(f"frame rate {self.rate} must be positive, with terms below 2^32; give a simpler fraction")
-        if len(self.color) > MAX_COLOR or not self.color.isascii():
-            raise InputError(f"color {self.color!r} must be at most {MAX_COLOR} ASCII characters")
+        try:
+            pack(HEADER_FIELDS, self)
+        except Malformed as error:
+            raise InputError(f"a stream cannot hold this: {error}") from None
 
     @property
     def aligned(self) -> tuple[int, int]:
@@ -78,15 +109,26 @@ class StreamHeader:
     def portable(self) -> bool:
         return self.arithmetic == "float64"
 
+    @property
+    def facts(self) -> VideoFacts:
+        """What the source was besides its pixels."""
+        color = ColorTags(self.matrix, self.range, self.primaries, self.transfer, self.assumed)
+        return VideoFacts(self.rate, color, self.time_base, self.start, self.pixel_aspect)
+
+    @staticmethod
+    def of_facts(facts: VideoFacts) -> dict:
+        """The attributes that hold them."""
+        return {"rate": facts.rate, "time_base": facts.time_base, "start": facts.start,
+                "pixel_aspect": facts.pixel_aspect, "matrix": facts.color.matrix, "range": facts.color.range,
+                "primaries": facts.color.primaries, "transfer": facts.color.transfer, "assumed": facts.color.assumed}
+
+    def usual_qp(self, intra: bool) -> int:
+        """Of frames that have none of their own."""
+        return self.intra_qp if intra else self.qp
+
     def pack(self) -> bytes:
-        color = self.color.encode("ascii")
-        rate = (self.rate.numerator, self.rate.denominator) if self.rate else (0,)
-        data = b"".join((
-            MAGIC, bytes((VERSION, ARITHMETICS[self.arithmetic] | DEVICES[self.device] << 4)),
-            varint(self.width), varint(self.height), bytes((self.align // ALIGN_UNIT,)), *map(varint, rate),
-            varint(self.gop), bytes((self.qp, self.intra_qp, len(color))), color,
-            self.fingerprint, struct.pack("<I", self.tables)))
-        return data + crc_bytes(data)
+        data = MAGIC + bytes((VERSION,)) + pack(HEADER_FIELDS, self)
+        return data + struct.pack("<I", zlib.crc32(data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,55 +138,46 @@ class Packet:
     Attributes:
         number: of the frame, from 0.
         intra, qp, frame_type, refresh: as in `FrameHeader`.
-        sections: bytes by name, in coding order.
-        symbols: checksum of the decoded symbols.
-        pixels: checksum of the decoded frame, rounded to 8 bits (checksum.py).
+        delay: its time stamp beyond what the constant rate would make it (`VideoFacts.expected`).
+        payload: the code of all its latents.
+        symbols: checksum of the decoded symbols, 16 bits.
+        pixels: checksum of the decoded frame, rounded to 8 bits (checksum.py), 16 bits.
     """
     number: int
     intra: bool
     qp: int
     frame_type: int = 0
     refresh: bool = False
-    sections: Mapping[str, bytes]
+    delay: int = 0
+    payload: bytes
     symbols: int
     pixels: int
 
     def header(self, size: tuple[int, int]) -> FrameHeader:
         return FrameHeader(self.intra, self.qp, size, self.frame_type, self.refresh)
 
-    def size(self) -> int:
-        """Bytes of the whole packet."""
-        return len(SYNC) + 2 + len(varint(self.number)) + 12 + sum(self.section_sizes().values())
-
-    def section_sizes(self) -> dict[str, int]:
-        """Bytes of each section with its length field."""
-        return {name: len(data) + len(varint(len(data))) for name, data in self.sections.items()}
-
-    def pack(self) -> bytes:
-        flags = self.intra | self.frame_type << 1 | self.refresh << 3
-        data = b"".join((SYNC, bytes((flags, self.qp)), varint(self.number),
-                         *(varint(len(section)) for section in self.sections.values()),
-                         struct.pack("<II", self.symbols, self.pixels),
-                         *self.sections.values()))
-        return data + crc_bytes(data)
+    def pack(self, stream: StreamHeader) -> bytes:
+        """Its bytes in a stream."""
+        own_qp = self.qp != stream.usual_qp(self.intra)
+        flags = (INTRA * self.intra | self.frame_type << 1 | REFRESH * self.refresh | OWN_QP * own_qp
+                 | OWN_STAMP * (self.delay != 0))
+        data = b"".join((SYNC, bytes((flags,)), FRAME_NUMBER.pack(self.number),
+                         FRAME_QP.pack(self.qp) if own_qp else b"", FRAME_STAMP.pack(self.delay) if self.delay else b"",
+                         varint(len(self.payload)), CHECK.pack(self.symbols), CHECK.pack(self.pixels), self.payload))
+        return data + check_bytes(data)
 
 
 def pack_end(frames: int) -> bytes:
     """The end marker of a stream of so many frames."""
     data = SYNC + bytes((END_FLAG,)) + varint(frames)
-    return data + crc_bytes(data)
+    return data + check_bytes(data)
 
 
-def varint(value: int) -> bytes:
-    """LEB128: seven bits per byte, the lowest first."""
-    assert 0 <= value < 1 << 32
-    result = bytearray()
-    while value >= 0x80:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*result, value))
+def check_bytes(data: bytes) -> bytes:
+    """CRC-16 (CCITT, as `binascii.crc_hqx`): what a packet ends with."""
+    return CHECK.pack(binascii.crc_hqx(data, 0xFFFF))
 
 
-def crc_bytes(data: bytes) -> bytes:
-    """CRC-32, four bytes."""
-    return struct.pack("<I", zlib.crc32(data))
+def short(checksum: int) -> int:
+    """A CRC-32 folded to 16 bits."""
+    return checksum >> 16 ^ checksum & 0xFFFF

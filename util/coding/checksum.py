@@ -2,13 +2,13 @@
 
     C = (the bytes of the frame as one number) modulo P,   int.from_bytes(frame, "little") % P
 
-where P = 2^31 - 19 is prime. With byte c of row r being x, that is the sum of x 256^(r W + c): row by row and then
-over the rows, in integers that never overflow, so that a GPU needs no more than products and sums, and a few bytes
-leave it instead of the frame.
+where P = 65519 is prime, so that two bytes hold it. With byte c of row r being x, that is the sum of x 256^(r W + c):
+row by row and then over the rows, in integers that never overflow, so that a GPU needs no more than products and sums,
+and a few bytes leave it instead of the frame.
 
-One byte that differs by d changes C by d 256^i, which no prime other than 2 divides; so does any change within three
-neighbouring bytes, being less than P. A swap of different bytes i and j changes C by d (256^i - 256^j), which is zero
-only if 536870907, the order of 256 modulo P, divides i - j: not in frames of less than half a gigabyte.
+One byte that differs by d changes C by d 256^i, which no prime other than 2 divides. A swap of different bytes i and j
+changes C by d (256^i - 256^j), which is zero only if 32759, the order of 256 modulo P, divides i - j. Of other changes
+one in 65519 passes; a frame that differs is the reference of the next, which then differs too.
 """
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class PixelChecksum:
         size: height and width.
         device: of the frames.
     """
-    PRIME = (1 << 31) - 19
+    PRIME = 65519
 
     def __init__(self, size: tuple[int, int], device: torch.device):
         height, width = size

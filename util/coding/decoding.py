@@ -117,5 +117,4 @@ class DecodedStream:
         if self._all_match and not decoded.matches:
             self._all_match = False
             self._report(f"frame {decoded.number + 1}, and perhaps later ones, differ slightly from the encoder's: "
-                         "another device, instruction set or number of threads computes differently; "
-                         "encode with --portable to prevent it")
+                         f"{self._session.cause()}")

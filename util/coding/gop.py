@@ -27,7 +27,7 @@ class CodingPlan:
         InputError: a value outside its bounds.
     """
     qp: int
-    intra_qp: int
+    intra_qp: int | None = None
     gop: int = 32
     index_map: tuple[int, ...] = (0, 1, 0, 2, 0, 2, 0, 2)
     rate_gop_size: int = 8
@@ -35,6 +35,8 @@ class CodingPlan:
     scene_cuts: frozenset[int] = frozenset()
 
     def __post_init__(self):
+        if self.intra_qp is None:
+            object.__setattr__(self, "intra_qp", self.qp)
         for name, value in (("--QP", self.qp), ("--iframe_quality", self.intra_qp)):
             if not 0 <= value < RATES:
                 raise InputError(f"{name} {value} is outside 0..{RATES - 1}")

@@ -3,34 +3,39 @@
 Memory never exceeds what the declared frame size allows and the stream really holds.
 """
 import struct
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+import zlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 from models.entropy.stream import StreamError
 from util.coding.bitstream import (
-    ALIGN_UNIT,
-    ARITHMETICS,
-    DEVICES,
+    CHECK,
     END_FLAG,
-    FINGERPRINT_BYTES,
+    FRAME_NUMBER,
+    FRAME_QP,
+    FRAME_STAMP,
+    FRAME_TYPE,
+    HEADER_FIELDS,
+    INTRA,
     MAGIC,
-    MAX_COLOR,
+    OWN_QP,
+    OWN_STAMP,
+    REFRESH,
     SYNC,
     VERSION,
     Packet,
     StreamHeader,
-    crc_bytes,
+    check_bytes,
 )
-from util.errors import InputError
+from util.coding.fields import LIMIT, Malformed, read
 
 MAX_ATTEMPTS = 1000
 """Damaged places after which even a tolerant reader gives up."""
 
 _CHUNK, _SCAN = 1 << 20, 1 << 12
 
-Bounds = Callable[[bool], Mapping[str, tuple[int, int]]]
-"""Whether intra -> by section name, in coding order, the least and the most bytes it can have."""
+Bounds = Callable[[bool], tuple[int, int]]
+"""Whether intra -> the least and the most bytes that the payload of a frame can have."""
 
 
 class Damaged(StreamError):
@@ -39,10 +44,6 @@ class Damaged(StreamError):
 
 class Truncated(StreamError):
     """The stream ends too early."""
-
-
-def _name_of(numbers: Mapping[str, int], number: int) -> str | None:
-    return next((name for name, n in numbers.items() if n == number), None)
 
 
 class _Input:
@@ -93,14 +94,14 @@ class _Input:
             byte = self.byte()
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                if value >= 1 << 32 or (shift and not byte):
+                if value >= LIMIT or (shift and not byte):
                     break
                 return value
         raise Damaged("a number in the stream is malformed")
 
-    def crc(self) -> None:
+    def check(self) -> None:
         """The checksum of everything since the mark."""
-        if crc_bytes(self.taken()) != self.read(4):
+        if check_bytes(self.taken()) != self.read(CHECK.count):
             raise Damaged("the checksum of the stream's bytes is wrong")
 
 
@@ -130,32 +131,18 @@ class StreamReader:
                               "--compress wrote")
         version = given.byte()
         if version != VERSION:
-            raise StreamError(f"stream version {version} is not {VERSION}, the one this program reads; "
-                              "use the program version that wrote it")
-        mode = given.byte()
-        width, height, align = given.varint(), given.varint(), given.byte() * ALIGN_UNIT
-        numerator = given.varint()
-        denominator = given.varint() if numerator else 1
-        gop, qp, intra_qp = given.varint(), given.byte(), given.byte()
-        color = given.read(min(given.byte(), MAX_COLOR + 1)).decode("ascii", "replace")
-        fingerprint, tables = given.read(FINGERPRINT_BYTES), struct.unpack("<I", given.read(4))[0]
+            raise StreamError(f"stream version {version} is not {VERSION}, the one that this program reads; "
+                              + ("decode it with the program version that wrote it, or compress its source again"
+                                 if version < VERSION else "use a newer program version"))
         try:
-            given.crc()
-        except Damaged:
-            raise StreamError("the header of the stream is damaged (wrong checksum); get a fresh copy") from None
-        arithmetic, device = _name_of(ARITHMETICS, mode & 15), _name_of(DEVICES, mode >> 4)
-        if arithmetic is None:
-            raise StreamError(f"arithmetic mode {mode & 15} is unknown to this program (it knows "
-                              f"{', '.join(ARITHMETICS)}); use the program version that wrote the stream")
-        if not denominator:
-            raise StreamError("the frame rate in the header of the stream has denominator 0; get a fresh copy")
-        rate = Fraction(numerator, denominator) if numerator else None
-        try:
-            return StreamHeader(width=width, height=height, align=align, arithmetic=arithmetic,
-                                device=device or "other", rate=rate, color=color, gop=gop, qp=qp, intra_qp=intra_qp,
-                                fingerprint=fingerprint, tables=tables)
-        except InputError as error:
-            raise StreamError(f"the header of the stream cannot be right: {error}") from None
+            values = read(HEADER_FIELDS, given)
+            checksum = zlib.crc32(given.taken())
+        except (Malformed, Damaged) as error:
+            raise StreamError(f"the header of the stream cannot be read ({error}); it is damaged, get a fresh copy, or "
+                              "of a newer program version") from None
+        if struct.pack("<I", checksum) != given.read(4):
+            raise StreamError("the header of the stream is damaged (wrong checksum); get a fresh copy")
+        return StreamHeader(**values)
 
     def next_packet(self, bounds: Bounds) -> Packet | int:
         """The next packet, or the number of frames from the end marker.
@@ -169,29 +156,32 @@ class StreamReader:
         if given.read(len(SYNC)) != SYNC:
             raise Damaged("no frame starts where one should")
         flags = given.byte()
-        if flags == END_FLAG:
-            count = given.varint()
-            given.crc()
-            return count
-        if flags >> 4 or flags & 6 == 6 or (flags & 1 and flags != 1):
-            raise Damaged(f"frame flags {flags:#04x} are not allowed")
-        return self._read_packet(bool(flags & 1), flags >> 1 & 3, bool(flags >> 3), bounds)
+        try:
+            if flags == END_FLAG:
+                count = FRAME_NUMBER.read(given)
+                given.check()
+                return count
+            intra, frame_type = bool(flags & INTRA), (flags & FRAME_TYPE) >> 1
+            if flags >= OWN_STAMP << 1 or (intra and flags & (FRAME_TYPE | REFRESH)):
+                raise Damaged(f"frame flags {flags:#04x} are not allowed")
+            return self._read_packet(intra, frame_type, flags, bounds(intra))
+        except Malformed as error:
+            raise Damaged(f"a field of the frame {error}") from None
 
-    def _read_packet(self, intra: bool, frame_type: int, refresh: bool, bounds: Bounds) -> Packet:
+    def _read_packet(self, intra: bool, frame_type: int, flags: int, bounds: tuple[int, int]) -> Packet:
         given = self._input
-        qp, number = given.byte(), given.varint()
-        allowed = bounds(intra)
-        lengths = {name: given.varint() for name in allowed}
-        for name, length in lengths.items():
-            least, most = allowed[name]
-            if not least <= length <= most:
-                raise Damaged(f"section {name} of {length} bytes is outside {least}..{most}, "
-                                  "what a frame of this size can have")
-        symbols, pixels = struct.unpack("<II", given.read(8))
-        sections = {name: given.read(length) for name, length in lengths.items()}
-        given.crc()
-        return Packet(number=number, intra=intra, qp=qp, frame_type=frame_type, refresh=refresh,
-                      sections=sections, symbols=symbols, pixels=pixels)
+        number = FRAME_NUMBER.read(given)
+        qp = FRAME_QP.read(given) if flags & OWN_QP else self.header.usual_qp(intra)
+        delay = FRAME_STAMP.read(given) if flags & OWN_STAMP else 0
+        length = given.varint()
+        least, most = bounds
+        if not least <= length <= most:
+            raise Damaged(f"a payload of {length} bytes is outside {least}..{most}, what a frame of this size can have")
+        symbols, pixels = CHECK.read(given), CHECK.read(given)
+        payload = given.read(length)
+        given.check()
+        return Packet(number=number, intra=intra, qp=qp, frame_type=frame_type, refresh=bool(flags & REFRESH),
+                      delay=delay, payload=payload, symbols=symbols, pixels=pixels)
 
     def resync(self) -> None:
         """After a failed `next_packet`: go to the next place where a packet may start.

@@ -14,8 +14,10 @@ from models.entropy.tables import Tables
 from models.entropy.transfer import Download, to_device
 from models.layers.functional import crop
 from util.arithmetic import Arithmetic
-from util.coding.bitstream import Packet, StreamHeader
+from util.coding.bitstream import Packet, StreamHeader, short
 from util.coding.checksum import PixelChecksum
+from util.coding.fields import varint
+from util.coding.machine import Machine, followed_threads, using_threads
 from util.errors import InputError
 
 MOST_BYTES_PER_SYMBOL = 8
@@ -32,14 +34,14 @@ class EncodedPart:
         header: what was decided about it.
         frame: what a decoder will see, 1 3 H W in [0, 1], without padding.
         coded: the same at the padded size, with views and memory.
-        sizes: bytes of each section with its length field, by name of the latent.
+        bits: of its payload with the length field, by name of the latent.
     """
     data: bytes
     number: int | None = None
     header: FrameHeader | None = None
     frame: Tensor | None = None
     coded: CodedFrame | None = None
-    sizes: Mapping[str, int] | None = None
+    bits: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class DecodedFrame:
 
     Attributes:
         rounded: the frame at 8 bits, uint8 (3, H, W), on its device.
+        stamp: when it is shown, in units of the stream's time base; None without one.
         size: bytes of the frame in the stream, all told.
         matches: whether it equals the encoder's frame at 8 bits; always True for portable streams.
     """
@@ -56,7 +59,8 @@ class DecodedFrame:
     frame: Tensor
     coded: CodedFrame
     rounded: Tensor
-    sizes: Mapping[str, int]
+    stamp: int | None
+    bits: Mapping[str, int]
     size: int
     matches: bool
 
@@ -88,18 +92,20 @@ class Session:
         header: of the stream.
         device: where to compute.
         span: around the work of "entropy", "transfer" and "checksum"; the rest is that of the networks.
+        threads: CPU threads to decode with; None takes those of the encoder, where they can matter.
     """
 
     def __init__(self, network: VideoCodec, tables: Tables, header: StreamHeader, device: torch.device,
-                 span: Span = nullcontext):
+                 span: Span = nullcontext, threads: int | None = None):
         self._network, self._tables, self._header = network, tables, header
         self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
         self._span = span
+        self._threads = threads or followed_threads(header, device)
         self._memory: Memory | None = None
-        self._bounds = {intra: self._section_bounds(intra) for intra in (True, False)}
+        self._bounds = {intra: self._payload_bounds(intra) for intra in (True, False)}
 
-    def bounds(self, intra: bool) -> Mapping[str, tuple[int, int]]:
-        """By name, the least and the most bytes of a section of an I- or a P-frame."""
+    def bounds(self, intra: bool) -> tuple[int, int]:
+        """The least and the most bytes of the payload of an I- or a P-frame."""
         return self._bounds[intra]
 
     def has_reference(self) -> bool:
@@ -109,17 +115,19 @@ class Session:
         """The next frame must be intra."""
         self._memory = None
 
-    def encode(self, pixels: Tensor, number: int, header: FrameHeader) -> EncodedPart:
+    def encode(self, pixels: Tensor, number: int, header: FrameHeader, stamp: int | None = None) -> EncodedPart:
         """Code one frame. Arguments and errors as in `start` and in what it returns."""
-        return self.start(pixels, number, header)()
+        return self.start(pixels, number, header, stamp)()
 
     @torch.inference_mode()
-    def start(self, pixels: Tensor, number: int, header: FrameHeader) -> Callable[[], EncodedPart]:
+    def start(self, pixels: Tensor, number: int, header: FrameHeader, stamp: int | None = None
+              ) -> Callable[[], EncodedPart]:
         """Run the networks on one frame, without waiting for the device.
 
         Args:
             pixels: uint8 (3, H, W).
             number: of the frame, from 0.
+            stamp: when it is shown, in units of the stream's time base.
 
         Returns:
             The rest, on the host: codes the symbols; to be called once, on whatever thread, also when the next frame
@@ -140,14 +148,14 @@ class Session:
         self._memory = coded.memory
 
         def finish() -> EncodedPart:
-            # A section may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
-            sections = {name: data.ljust(self._bounds[header.intra][name][0], b"\0")
-                        for name, data in coder.sections().items()}
+            # The code may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
+            payload = coder.payload().ljust(self._bounds[header.intra][0], b"\0")
             download.wait()
             packet = Packet(number=number, intra=header.intra, qp=header.qp, frame_type=header.frame_type,
-                            refresh=header.refresh, sections=sections, symbols=coder.checksum,
-                            pixels=_checksum_of(check))
-            return EncodedPart(packet.pack(), number, header, frame, coded, packet.section_sizes())
+                            refresh=header.refresh, delay=self._delay(number, stamp), payload=payload,
+                            symbols=short(coder.checksum), pixels=_checksum_of(check))
+            return EncodedPart(packet.pack(self._header), number, header, frame, coded,
+                               _whole_bytes(coder.bits, payload))
         return finish
 
     @torch.inference_mode()
@@ -157,11 +165,15 @@ class Session:
         Raises:
             StreamError: anything is wrong; nothing is remembered of the frame then.
         """
+        with using_threads(self._threads):
+            return self._decode(packet)
+
+    def _decode(self, packet: Packet) -> DecodedFrame:
         header = self._understood(packet.header(self._header.aligned))
-        coder = StreamDecoder(self._tables, packet.sections, self._span)
+        coder = StreamDecoder(self._tables, packet.payload, self._span)
         try:
             coded = self._network.code_frame(coder, None, self._memory, header)
-            if coder.checksum != packet.symbols:
+            if short(coder.checksum) != packet.symbols:
                 raise StreamError("the decoded symbols are not those of the encoder")
             coder.finish()
             frame = self._crop(coded.frame)
@@ -171,10 +183,16 @@ class Session:
             if self._header.portable and not matches:
                 raise StreamError("the decoded frame is not that of the encoder")
         except StreamError as error:
-            raise StreamError(f"{error}; {self._cause()}") from None
-        self._memory = coded.memory
-        return DecodedFrame(packet.number, header, frame, coded, rounded, packet.section_sizes(), packet.size(),
-                            matches)
+            raise StreamError(f"{error}; {self.cause()}") from None
+        self._memory, facts = coded.memory, self._header.facts
+        stamp = None if facts.time_base is None else facts.expected(packet.number) + packet.delay
+        return DecodedFrame(packet.number, header, frame, coded, rounded, stamp,
+                            _whole_bytes(coder.bits, packet.payload), len(packet.pack(self._header)), matches)
+
+    def _delay(self, number: int, stamp: int | None) -> int:
+        """What a time stamp has beyond the one of a constant rate."""
+        facts = self._header.facts
+        return 0 if stamp is None or facts.time_base is None else stamp - facts.expected(number)
 
     @cached_property
     def _checksum(self) -> PixelChecksum:
@@ -187,12 +205,17 @@ class Session:
     def _crop(self, frame: Tensor) -> Tensor:
         return crop(frame, (self._header.height, self._header.width))
 
-    def _cause(self) -> str:
+    def cause(self) -> str:
+        """Why symbols or frames may differ from the encoder's, and what to do."""
         if self._header.portable:
             return "the stream is damaged or was not made by this program; get a fresh copy"
-        return (f"it was coded in {self._header.arithmetic} on {self._header.device}, and other devices, "
-                "instruction sets or numbers of threads compute differently; decode where it was encoded, or encode "
-                "with --portable")
+        with using_threads(self._threads):
+            differences = Machine.here(self._arithmetic.device).differences(Machine.of(self._header))
+        if not differences:
+            return ("it was encoded on such a machine as this, with as many threads: the stream is damaged, or another "
+                    "version of PyTorch computes differently; decode where it was encoded, or encode with --portable")
+        return (f"{' and '.join(differences)}: {self._header.arithmetic} can then come out differently; decode where "
+                "it was encoded, or encode with --portable")
 
     def _understood(self, header: FrameHeader) -> FrameHeader:
         try:
@@ -200,13 +223,18 @@ class Session:
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    def _section_bounds(self, intra: bool) -> dict[str, tuple[int, int]]:
-        bounds = {}
+    def _payload_bounds(self, intra: bool) -> tuple[int, int]:
+        least, symbols = 0, 0
         for latent in self._network.latents(intra):
             channels, height, width = latent.shape(self._header.aligned)
-            least = 0
+            symbols += channels * height * width
             if isinstance(latent.distribution, Factorized):
                 # Even if each symbol of z is the likeliest one, a file holds this much, with a little slack.
-                least = int(0.9 * height * width * self._tables[latent.name].least_bits().sum() / 8)
-            bounds[latent.name] = least, MOST_BYTES_PER_SYMBOL * (channels * height * width + 1)
-        return bounds
+                least += int(0.9 * height * width * self._tables[latent.name].least_bits().sum() / 8)
+        return least, MOST_BYTES_PER_SYMBOL * (symbols + 1)
+
+
+def _whole_bytes(bits: Mapping[str, int], payload: bytes) -> dict[str, int]:
+    """The bits of each latent, such that they add up to the bytes of the payload and its length field."""
+    first, rest = next(iter(bits)), 8 * (len(payload) + len(varint(len(payload)))) - sum(bits.values())
+    return {**bits, first: bits[first] + rest}
