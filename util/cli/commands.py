@@ -13,7 +13,7 @@ def command_of(arguments: argparse.Namespace) -> Command:
     Raises:
         InputError: no flag does.
     """
-    commands: dict[str, Command] = {"list_models": list_models, "compute_macs": print_macs,
+    commands: dict[str, Command] = {"list_models": list_models, "compare": compare, "compute_macs": print_macs,
                                     "compute_model_size": print_size, "compress": compress, "decompress": decompress,
                                     "test": evaluate, "train_conf": train, "schedule": train}
     for flag, command in commands.items():
@@ -26,6 +26,12 @@ def list_models(_: argparse.Namespace) -> None:
     """The models there are, and whether their weights are here."""
     from util.cli.listing import print_models
     print_models()
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Quality of one video beside another."""
+    from util.cli.compare import run_compare
+    run_compare(arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from util.chosen_model import PART_FLAGS
 from util.cli.flags import Group
 from util.training.options import training_group
 
-FILES = ("encode", "decode", "eval")
+FILES = ("encode", "decode", "eval", "compare")
 MODEL = ("encode", "decode", "eval", "train")
 CODING = ("encode", "eval", "train")
 
@@ -33,6 +33,8 @@ def command_group() -> Group:
     group.add_argument("--compress", action="store_true", help="write the stream of --input, or those of data sets")
     group.add_argument("--decompress", action="store_true", help="read the stream of --input, or those of data sets")
     group.add_argument("--list_models", action="store_true", help="the models there are")
+    group.add_argument("--compare", type=Path, nargs=2, metavar="VIDEO",
+                       help="quality of the second video beside the first: PSNR, PSNR-YUV, MS-SSIM, VMAF if possible")
     group.add_argument("--compute_macs", action="store_true", help="count the multiply-adds of encoding a P-frame")
     group.add_argument("--compute_decode_macs", action="store_true", help="with --compute_macs: of decoding it")
     group.add_argument("--compute_model_size", action="store_true", help="count parameters and buffers")
@@ -80,14 +82,14 @@ def coding_group() -> Group:
 def file_group() -> Group:
     """Single videos and streams."""
     group = Group("files", FILES)
-    group.add_argument("--input", type=Path, metavar="PATH",
+    group.add_argument("--input", type=Path, metavar="PATH", tasks=("encode", "decode", "eval"),
                        help="a video (mp4, mkv, y4m, raw yuv, ...) or a folder of frame_{n}.png to compress or test; a "
                             "stream to decompress; - is a pipe")
     group.add_argument("--output", type=Path, metavar="PATH", tasks=("encode", "decode"),
                        help="the stream to write, or the folder or video for decoded frames; - is a pipe")
     group.add_argument("--copy_audio", type=Path, metavar="FILE", often=True, tasks=("decode",),
                        help="put the audio of this file, untouched, into the mp4 or mkv")
-    group.add_argument("--frames", type=int, metavar="N", often=True, tasks=("encode", "eval"),
+    group.add_argument("--frames", type=int, metavar="N", often=True, tasks=("encode", "eval", "compare"),
                        help="use the first N frames of --input")
     group.add_argument("--portable", action="store_true", often=True, tasks=("encode",),
                        help="compress in float64, so that other devices and instruction sets decode it; slower")

@@ -43,6 +43,8 @@ VERBS = {
     "eval": Verb(("[INPUT]",), "rate and quality of a video, or of data sets (--test_dataset), in reports",
                  lambda source=None: ["--test", *([] if source is None else ["--input", source])],
                  "eval clip.mp4 --model small --QP 0 21 42 63"),
+    "compare": Verb(("A", "B"), "quality of video B beside A: PSNR, PSNR-YUV, MS-SSIM, VMAF where there is one",
+                    lambda a, b: ["--compare", a, b], "compare source.mp4 decoded.mkv"),
     "train": Verb(("RECIPE",), "train a model: all steps of a recipe, or one; a recipe goes on where it was stopped",
                   _training,
                   "train train_cfg/small/schedule.yml -data ROOT"),

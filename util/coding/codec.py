@@ -1,13 +1,13 @@
 """The codec from Python: frames to bytes and back, one at a time.
 
     codec = Codec.load("small")
-    with open("clip.hyt", "wb") as file:
-        file.writelines(codec.compress(frames, CodingPlan(qp=42, intra_qp=42)))
-    with open("clip.hyt", "rb") as file:
-        for frame in codec.decompress(file):
-            ...
+    codec.encode_file("clip.mp4", "clip.hyt", 42)
+    codec.decode_file("clip.hyt", "decoded.mp4")
+    for frame in codec.decompress("clip.hyt"):
+        ...
 
-Frames are uint8 RGB (3, H, W). `encode` and `decode` tell more about each frame, for reports.
+Frames go in as tensors or arrays, uint8 RGB, (3, H, W) or (H, W, 3), and come out as uint8 tensors (3, H, W). `encode`
+and `decode` tell more about each frame, for reports.
 """
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from dataloader.open import open_sink, open_source
 from models.catalogue import DEFAULT, build_codec, codec_name, find_model
 from models.codec import VideoCodec
 from models.entropy.stream import Span, StreamError
@@ -34,6 +35,7 @@ from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
+from util.files import atomic_path
 from util.video import VideoFacts
 
 
@@ -87,6 +89,11 @@ class Codec:
         load_model(network, files, found.origin)
         arithmetic = choose_arithmetic(device, threads, precision)
         return cls(network, arithmetic, found.selector, found.foreign(files), threads)
+
+    @property
+    def model(self) -> VideoCodec:
+        """The networks in float32, for whoever wants parameters or `code_frame`."""
+        return self._networks["float32"]
 
     def network(self, arithmetic: str) -> VideoCodec:
         """The networks in `float32`, in the `float64` of portable streams, or in `bfloat16` or `float16`.
@@ -149,6 +156,53 @@ class Codec:
         yield EncodedPart(header.pack())
         yield from in_order(started(), self.behind)
         yield EncodedPart(pack_end(count))
+
+    def encode_file(self, source: Any, output: str | Path, plan: CodingPlan | int, *,
+                    progress: Callable[[int, int | None], None] | None = None, **options) -> int:
+        """A video to the file of a stream, which appears when it is complete. Returns the number of frames.
+
+        Args:
+            source: as `frames` of `encode`, as a rule a path.
+            progress: is called with the frames that are done and, where it is known, their number.
+            options: of `encode`.
+
+        Raises:
+            InputError: as `encode`; the source cannot be read or the file not written.
+        """
+        source = open_source(source) if isinstance(source, str | Path) else source
+        count, total = 0, getattr(source, "length", None)
+        with atomic_path(output) as temporary, temporary.open("wb") as file:
+            for part in self.encode(source, plan, **options):
+                file.write(part.data)
+                if part.number is not None:
+                    count += 1
+                    if progress is not None:
+                        progress(count, total)
+        return count
+
+    def decode_file(self, stream: BinaryIO | bytes | str | Path, output: str | Path, *, sound: str | Path | None = None,
+                    progress: Callable[[int, int | None], None] | None = None, **options) -> int:
+        """A stream to a video or a folder of PNGs, with the rate, time stamps and colour of its source. Returns the
+        number of frames.
+
+        Args:
+            output: what `dataloader.open.open_sink` takes.
+            sound: a file whose audio goes into the mp4 or mkv as it is.
+            progress: as for `encode_file`; the number of frames is not known.
+            options: of `decode`.
+
+        Raises:
+            InputError: as `decode` and `open_sink`.
+        """
+        decoding, count = self.decode(stream, **options), 0
+        header = decoding.header
+        with open_sink(output, header.height, header.width, facts=header.facts, sound=sound) as write:
+            for frame in decoding:
+                write(frame.pixels, frame.stamp)
+                count += 1
+                if progress is not None:
+                    progress(count, None)
+        return count
 
     def decompress(self, file: BinaryIO | bytes | str | Path, **options) -> Iterator[Tensor]:
         """The frames of a stream, uint8 (3, H, W), as the bytes come. Arguments and errors as in `decode`."""
