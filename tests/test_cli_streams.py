@@ -54,7 +54,9 @@ def pixels(path):
 
 def test_file_round_trip(run, clip, tmp_path):
     out = run("--compress", "--input", clip, "--output", tmp_path / "x.bin", "--QP", 30, "--gop", 4, "--verify")
-    assert out == f"6 frames of 53x37 in {tmp_path / 'x.bin'}, verified\n"
+    size = (tmp_path / "x.bin").stat().st_size
+    assert out.startswith(f"6 frames of 53x37, {size:,} bytes, {8 * size / (6 * 53 * 37):.4f} bpp, ")
+    assert out.endswith(f" frames/s; stream in {tmp_path / 'x.bin'}, verified\n") and out.count("\n") == 1
     run("--decompress", "--input", tmp_path / "x.bin", "--output", tmp_path / "frames")
     assert {p.name for p in (tmp_path / "frames").iterdir()} == {f"frame_{n}.png" for n in range(1, 7)}
     assert pixels(tmp_path / "frames" / "frame_6.png").shape == (37, 53, 3)

@@ -2,6 +2,7 @@
 import argparse
 import itertools
 import sys
+import time
 from collections.abc import Callable
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from models.entropy.stream import StreamError
 from util.cli.datasets import say
 from util.cli.setup import coding_plans
 from util.cli.streams import PIPE, open_stream, write_stream
+from util.cli.words import Coded, count, outcome
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
 from util.coding.session import DecodedFrame
@@ -34,9 +36,14 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     plan, = coding_plans(arguments, ())
     codec = build(arguments)
     plan = plan.for_intra_rates(codec.network("float32").rates(intra=True))
-    frames = sum(1 for _ in write_stream(codec, arguments, source.timed(), source, plan, arguments.output))
-    print(f"{frames} frames of {source.width}x{source.height} in {arguments.output}"
-          + (", verified" if arguments.verify else ""), file=sys.stderr if arguments.output == PIPE else sys.stdout)
+    started, frames, size = time.monotonic(), 0, 0
+    for part in write_stream(codec, arguments, source.timed(), source, plan, arguments.output):
+        frames, size = frames + 1, size + len(part.data)
+    seconds = time.monotonic() - started
+    size = size if arguments.output == PIPE else arguments.output.stat().st_size            # with header and end marker
+    coded = Coded(frames, source.width, source.height, 8 * size, source.rate)
+    print(f"{outcome([coded], {}, seconds)}; stream in {arguments.output}" + (", verified" if arguments.verify else ""),
+          file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
 
 def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -48,7 +55,7 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
         raise InputError("--decompress --input needs --output, a folder for PNG frames or a video file")
     _refuse_metrics(arguments)
     codec = build(arguments)
-    count, failure = 0, None
+    done, failure = 0, None
     with open_stream(arguments.input) as file:
         stream = codec.decode(file, keep_going=arguments.keep_going, max_pixels=arguments.max_pixels, report=say)
         frames, header = iter(stream), stream.header
@@ -61,13 +68,13 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
             writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
             try:
                 for _ in in_order(writes, codec.behind):
-                    count += 1
+                    done += 1
                     bar.update()
             except StreamError as error:
                 failure = error
     if failure:
-        raise StreamError(f"{failure} ({count} frames were written to {arguments.output})")
-    print(f"{count} frames of {header.width}x{header.height} in {arguments.output}",
+        raise StreamError(f"{failure} ({count(done, 'frame')} written to {arguments.output})")
+    print(f"{count(done, 'frame')} of {header.width}x{header.height} in {arguments.output}",
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
 
