@@ -62,7 +62,7 @@ def conventions(arguments: argparse.Namespace, grid: Grid, rate_point: int, metr
         "size": f"{size}; {padding} padding to multiples of {grid.multiple(arguments.align_factor)} for coding, "
                 "measured without",
         "bits": {"estimated": "estimated from likelihoods, per pixel of the measured frame",
-                 "actual": "bytes of the frame's sections in the file, with their length fields; rate_bin: the whole "
+                 "actual": "bytes of the frame's code in the file, with its length field; rate_bin: the whole "
                            "file; per pixel of the measured frame"}[bits],
         "quality": f"{metric}{' (6:1:1)' if metric == 'PSNR-YUV' else ' in RGB'} per frame on unrounded floats, "
                    "averaged over frames, then over GOPs",
