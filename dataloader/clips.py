@@ -30,9 +30,17 @@ class Clip:
     Attributes:
         folder: where.
         frames: file names in display order; None lists the folder when the clip is read.
+        tiles: folders in it that hold the same frames of parts of the picture (tiles.py); empty: the clip is whole.
     """
     folder: Path
     frames: tuple[str, ...] | None = None
+    tiles: tuple[str, ...] = ()
+
+    def one_tile(self, generator: np.random.Generator) -> "Clip":
+        """The clip of one of the tiles; the clip itself where it is whole."""
+        if not self.tiles:
+            return self
+        return Clip(self.folder / self.tiles[int(generator.integers(len(self.tiles)))], self.frames)
 
     def frame_paths(self) -> list[Path]:
         if self.frames is not None:
@@ -62,9 +70,10 @@ def vimeo(root: Path) -> ClipSet:
 
 
 def bvi_dvc(root: Path) -> ClipSet:
-    """`BVI-DVC/*/Frame_{0..63}.png`."""
+    """`BVI-DVC/*/Frame_{0..63}.png`, or the tiles `BVI-DVC/*/x*_y*/Frame_{0..63}.png` of each."""
     names = tuple(f"Frame_{n}.png" for n in range(64))
-    return ClipSet(tuple(Clip(folder, names) for folder in _folders(root, "BVI-DVC/*")), True)
+    return ClipSet(tuple(Clip(folder, names, tuple(tile.name for tile in _folders(folder, "x*_y*")))
+                         for folder in _folders(root, "BVI-DVC/*")), True)
 
 
 def any_folder(root: Path) -> ClipSet:
@@ -167,7 +176,7 @@ def read_clip(clip: Clip, recipe: ClipRecipe, free: bool, generator: np.random.G
         CorruptClip: a frame is missing, broken or of another size, or the clip is too short or too small.
     """
     try:
-        paths = clip.frame_paths()
+        paths = clip.one_tile(generator).frame_paths()
         chosen = [paths[i] for i in recipe.choose(len(paths), free, generator)]
         cut = size = None
         frames = []

@@ -2,6 +2,7 @@
 
     test     {raw}/**/{raw_file_stem}.yuv   ->   {root}/{dataset}/{sequence}[_BT709]/frame_{n}.png   (sequences.tsv)
     BVI-DVC  {raw}/**/*_{W}x{H}_*.yuv|mp4   ->   {root}/BVI-DVC/{stem}/Frame_{0..63}.png             (training)
+    crop     {root}/BVI-DVC/{stem}/         ->   {out}/BVI-DVC/{stem}/x{left}_y{top}/                (tiles.py)
 
 A frame appears when it is complete, so an interrupted run goes on where it stopped. `prepared.json` beside the frames
 records what they were made from; a folder made otherwise is not mixed with. `raw_source` reads the same frames without
@@ -21,6 +22,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from dataloader import tiles
 from dataloader.open import VideoOptions, open_source
 from dataloader.raw import RawVideo, parse_name
 from dataloader.sequences import Sequence, all_sequences, select
@@ -252,8 +254,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> list[st
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if everything is there, else 2."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        problems = run(parser().parse_args(argv))
+        problems = tiles.run(tiles.parser().parse_args(words[1:])) if words[:1] == ["crop"] else run(
+            parser().parse_args(words))
     except InputError as error:
         problems = [str(error)]
     for problem in problems:

@@ -4,9 +4,10 @@ Shapes: frames B 3 H W in [0, 1]; every term is a tensor (B,), one value per sam
 """
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class Distortion:
         with torch.autocast(x.device.type, enabled=False):
             x, target = x.float(), target.float()
             if self.ssim:
-                return (1 - ms_ssim(x, target, data_range=1, size_average=False)) / (32 * math.sqrt(2))
+                return (1 - _ms_ssim(x, target)) / (32 * math.sqrt(2))
             return (x - target).square().flatten(1).mean(1)
 
     def lambda_of_level(self, level: int) -> float:
@@ -76,6 +77,23 @@ class Distortion:
             where = np.linspace(0, RATES - 1, len(given))
             return torch.from_numpy(np.exp(np.interp(np.arange(RATES), where, np.log(given)))).float()
         return torch.from_numpy(np.exp(np.linspace(*np.log(given), RATES))).float()
+
+
+def _ms_ssim(x: Tensor, target: Tensor) -> Tensor:
+    """MS-SSIM of each sample (B,), with window and weights of pytorch-msssim kept on the device: the package would send
+    them there six times a call, and the host would wait each time."""
+    window, weights = _ms_ssim_constants(x.shape[1], x.device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "To copy construct from a tensor")   # which is what is wanted
+        return ms_ssim(x, target, data_range=1, size_average=False, win=window, weights=weights)
+
+
+@lru_cache(maxsize=8)
+def _ms_ssim_constants(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Gaussian of 11 taps, deviation 1.5 (channels 1 1 11), and the weights of five scales (Wang et al., 2003)."""
+    taps = torch.exp(-((torch.arange(11, dtype=torch.float32) - 5) ** 2) / (2 * 1.5 ** 2))
+    window = (taps / taps.sum()).view(1, 1, 1, -1).repeat(channels, 1, 1, 1)
+    return window.to(device), torch.tensor((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)).to(device)
 
 
 @dataclass(frozen=True)

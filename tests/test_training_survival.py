@@ -1,0 +1,189 @@
+"""Training survives what happens: stops at any step on any process, validation that fails, bad steps now and then."""
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stopping_processes import STEPS, prepare
+from test_training_runs import assert_same, whole
+from training_helpers import free_port, options, phase_file, seeded_network, write_clips, write_tiny_configs
+
+from conftest import write_frames
+from dataloader.source import PngFolder
+from helpers import ROOT, tiny_config
+from models.codec import FrameHeader
+from models.entropy.coder import Estimator
+from models.entropy.training import SampleNoise, TrainingEstimator, no_noise
+from models.layers.functional import warp
+from seeded import seeded_video
+from util.training import trainer, validation
+from util.training.distributed import Team
+from util.training.losses import Distortion, LossExpression
+from util.training.main import train
+from util.training.options import TrainingOptions
+from util.training.schedule import Phase, shortened
+from util.training.stages import ClipCoder, Clips, StagePlan
+from util.training.validation import Validation, rate_points
+
+LOSS = {"R": "rate", "D": "distortion"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Configurations, clips and a sequence to validate on, whose size is no multiple of 16."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_tiny_configs(folder / "configs")
+    write_clips(folder / "clips", count=STEPS)
+    write_frames(folder / "valid" / "a", seeded_video(3, 40, 56, 5))
+    prepare(folder)
+    return folder
+
+
+def test_a_stop_at_any_step_of_any_process_ends_all(shared):
+    """With a host that is a step behind, on saves and between them: both processes end, and the run resumes to the
+    bits of one that nothing stopped."""
+    ports = [str(free_port()) for _ in range(2 + 2 * STEPS)]
+    script = str(ROOT / "tests" / "stopping_processes.py")
+    processes = [subprocess.Popen([sys.executable, script, str(shared), str(rank), *ports], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    try:
+        said = [process.communicate(timeout=500)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "a batch of 1 leaves 1 of 2 processes without a share" in said[0]
+    expected = whole(shared / "results" / "whole" / "checkpoints" / "epoch=1.pth.tar")
+    for stop_at in range(1, STEPS + 1):
+        for one, other in zip(whole(shared / f"results/stopped_{stop_at}/checkpoints/epoch=1.pth.tar"), expected):
+            assert_same(one, other)
+
+
+@pytest.fixture
+def run(tmp_path, shared):
+    phases = {"p": {"end_epoch": 1, "stage": "1Pframe", "batch_size": 1, "loss_on": LOSS}}
+    return options(tmp_path, shared / "configs", train_data=shared / "clips", gop=2,
+                   train_conf=phase_file(tmp_path / "p.yml", phases))
+
+
+def test_steps_are_counted_as_skipped_in_a_row_only_in_a_row(run, monkeypatch):
+    calls, original = [], trainer.ClipLoss.forward
+
+    def forward(self, *args):
+        loss, terms = original(self, *args)
+        calls.append(1)
+        return loss * (float("nan") if len(calls) != 2 else 1.0), terms
+    monkeypatch.setattr(trainer.ClipLoss, "forward", forward)
+    train(replace(run, max_skipped=2))
+    assert len(calls) == STEPS
+
+
+def test_a_validation_that_fails_is_not_the_best(run, shared, monkeypatch, capsys):
+    losses = [math.nan, 5.0, math.nan, 4.0, 4.5]
+    monkeypatch.setattr(Validation, "run", lambda *_: ([], losses.pop(0), {}))
+    settings = {"p": {"end_epoch": 5, "steps_per_epoch": 1, "stage": "1Pframe", "batch_size": 1, "loss_on": LOSS}}
+    train(replace(run, valid_data=shared / "valid", train_conf=phase_file(run.results.parent / "five.yml", settings)))
+    best = torch.load(run.results / "HyTIP/checkpoints/best.pth.tar", weights_only=False)
+    assert (best["epoch"], best["training"]["best"]) == (4, 4.0)
+    assert capsys.readouterr().out.count("the best so far") == 2
+
+
+def test_tf32_is_a_choice_of_training_and_never_of_validation(run, shared, monkeypatch):
+    seen, forward, code = [], trainer.ClipLoss.forward, Validation._code_frame
+
+    def spy(name, original):
+        def method(*args):
+            seen.append((name, torch.backends.cudnn.allow_tf32))
+            return original(*args)
+        return method
+    monkeypatch.setattr(trainer.ClipLoss, "forward", spy("step", forward))
+    monkeypatch.setattr(Validation, "_code_frame", spy("validation", code))
+    for tf32 in ("on", "off"):
+        train(replace(run, tf32=tf32, experiment_name=tf32, valid_data=shared / "valid", debug=True))
+        assert set(seen) == {("step", tf32 == "on"), ("validation", False)}
+        kept = torch.load(run.results / tf32 / "checkpoints/epoch=1.pth.tar", weights_only=False)
+        assert kept["training"]["recipe"]["tf32"] == tf32
+        seen.clear()
+    assert not torch.backends.cudnn.allow_tf32, "as evaluation left it"
+
+
+def test_a_row_of_the_validation_is_a_gop_coded_by_hand(shared):
+    """P-frames alone count, with the lambda of their QP; in stage intra the I-frame alone."""
+    codec = seeded_network(tiny_config()).codec
+    source = PngFolder(shared / "valid" / "a")
+    made = Validation([("a", source)], rate_points(TrainingOptions(), True, 0), ssim=False, gop=3, align=16)
+    rows, loss, _ = made.run(codec, Team("cpu"))
+    intra, _, _ = made.run(codec, Team("cpu"), True)
+    assert [row["QP"] for row in rows] == [0, 21, 42, 63] and codec.training
+    assert loss == pytest.approx(sum(row["loss"] for row in rows) / 4)
+    qp, memory, losses, rates = 21, None, [], []
+    scale = 255 ** 2 * 0.0035 * (0.03125 / 0.0035) ** (qp / 63)
+    with torch.no_grad():
+        for n, pixels in enumerate(source):
+            frame, coder = pixels[None].float() / 255, Estimator()
+            padded = F.pad(frame, (0, 8, 0, 8), mode="replicate")
+            coded = codec.eval().code_frame(coder, padded, memory, FrameHeader(intra=n == 0, qp=qp, size=(48, 64),
+                                                                               frame_type=(0, 1, 0)[n],
+                                                                               refresh=n == 1))
+            memory = coded.memory
+            rates.append(sum(float(bits) for bits in coder.bits.values()) / (40 * 56))
+            losses.append(rates[-1] + scale * (coded.frame[..., :40, :56] - frame).square().mean().item())
+    assert rows[1]["rate"] == pytest.approx(sum(rates[1:]) / 2)
+    assert rows[1]["loss"] == pytest.approx(sum(losses[1:]) / 2)
+    assert intra[1]["loss"] == pytest.approx(losses[0])
+
+
+def test_noise_is_as_wide_as_released():
+    """Half a step for latents, 0.45 for hyper latents (`estUN_outR`)."""
+    found = {}
+    keys = torch.tensor([1])
+
+    class Prior:
+        def likelihood(self, noisy, scale=None):
+            found[noisy.ndim] = noisy.abs().max().item()
+            return torch.ones_like(noisy)
+    coder = TrainingEstimator(SampleNoise(keys))
+    coder.code(torch.zeros(1, 4000), torch.ones(1, 4000), Prior(), "ry")
+    coder.code_z(torch.zeros(1, 1, 50, 80), Prior(), (50, 80), "rz")
+    assert 0.49 < found[2] < 0.5 and 0.44 < found[4] < 0.45
+
+
+def test_shortened_phases_drop_their_learning_rate_in_time():
+    phase = Phase(name="p", first_epoch=1, last_epoch=40, stage="1Pframe", batch_size=1, lr=1.0, milestones=(20, 30),
+                  rate=LossExpression("rate"), distortion=LossExpression("distortion"))
+    short, = shortened((phase,), 0.1)
+    assert [short.lr_at(epoch) for epoch in (1, 2, 3, 4)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_which_stages_start_anywhere_in_a_clip():
+    """The released loader does so for the stages of one and two P-frames; what it never had, intra and flow, too."""
+    def phase(stage: str, **settings) -> Phase:
+        rate, distortion = {"intra": ("i_rate", "distortion"), "flow": ("flow_roughness", "flow_distortion"),
+                            "trainmc": ("None", "1_0.5_0.25_0.125/4")}.get(stage, ("rate", "distortion"))
+        return Phase(name="p", first_epoch=1, last_epoch=1, stage=stage, batch_size=1, lr=1.0,
+                     rate=LossExpression(rate), distortion=LossExpression(distortion), **settings)
+    starts = {stage: phase(stage, **({"mode": "motion"} if stage == "2Pframes" else {})).random_start
+              for stage in ("1Pframe", "2Pframes", "trainmc", "fullgop", "intra", "flow")}
+    assert [stage for stage, anywhere in starts.items() if anywhere] == ["1Pframe", "2Pframes", "intra", "flow"]
+
+
+def test_the_flow_of_coarse_scales_is_shorter():
+    """Four scales, at each the frames and the flow at half the size, and so half as long."""
+    flow = torch.full((1, 2, 64, 64), 3.0) + torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    class Model:
+        def motion_estimation(self, current, reference):
+            return flow
+    plan = StagePlan(stage="flow", p_frames=1, detach_frame=True, detach_flow=True, frame_types=(0, 0),
+                     terms=frozenset({"flow_distortion"}))
+    frames = seeded_video(2, 64, 64, 3)[None]
+    terms, = ClipCoder(Model(), plan, Distortion())(Clips(frames, torch.tensor([0]), no_noise))
+    total, (reference, frame), scaled = 0.0, frames.unbind(1), flow
+    for _ in range(4):
+        total += (warp(reference, scaled) - frame).square().mean().item()
+        reference, frame, scaled = F.avg_pool2d(reference, 2), F.avg_pool2d(frame, 2), F.avg_pool2d(scaled, 2) / 2
+    assert terms["flow_distortion"].item() == pytest.approx(total / 4, rel=1e-5)
+    assert validation.VALIDATION_QPS == (0, 21, 42, 63)
