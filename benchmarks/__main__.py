@@ -3,6 +3,7 @@
     python -m benchmarks                                 all of it; writes results/benchmark.md and .json
     python -m benchmarks --only ratios --repeat 7        the acceptance ratios alone
     python -m benchmarks -- --weights model.pth.tar      another model, by flags of HyTIP.py
+    python -m benchmarks --gpu-day                       what a first day on a GPU must answer, in under 25 minutes
 """
 import argparse
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import gpu_day
 from benchmarks.report import markdown
 from util.choices import PRECISIONS
 from util.cli.arguments import parse_arguments
@@ -39,7 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", type=float, default=300,
                         help="seconds per size and kind of work after which no further round begins")
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 9, 12], help="of the training schedule")
-    parser.add_argument("--output", type=Path, default=Path("results/benchmark"), help="without .md and .json")
+    parser.add_argument("--output", type=Path, help="without .md and .json; default: results/benchmark")
+    parser.add_argument("--gpu-day", action="store_true",
+                        help="all number formats, layouts, compilation, graphs and training at the released batch, on "
+                             "a GPU, within 25 minutes; writes results/gpu_day.md and .json after each measurement")
     parser.add_argument("--quick", action="store_true", help="tiny networks and frames: only shows that it works")
     parser.add_argument("model", nargs="*", metavar="-- FLAGS",
                         help="flags of HyTIP.py that choose model and rate; seeded weights by default")
@@ -58,6 +63,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         arguments.threads = 1                                       # tiny networks would wait for each other
         arguments.model = arguments.model or list(TINY_MODEL)
     arguments.model = arguments.model or ["--untrained"]
+    arguments.output = arguments.output or Path("results", "gpu_day" if arguments.gpu_day else "benchmark")
     arguments.sizes = [_size(text) for text in arguments.sizes]
     for flag, least in (("frames", 3), ("threads", 1), ("repeat", 1)):
         if getattr(arguments, flag) < least:
@@ -76,11 +82,18 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def measure(job: str, **request: object) -> object:
-    """The result of a job in a process of its own."""
+def measure(job: str, timeout: float | None = None, **request: object) -> object:
+    """The result of a job in a process of its own.
+
+    Raises:
+        InputError: it failed, or took longer than `timeout` seconds.
+    """
     print(f"measuring {job} {request.get('width', '')} {request.get('device', '')}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", "benchmarks.jobs", json.dumps({"job": job, **request})], cwd=ROOT,
-                          stdout=subprocess.PIPE, text=True)
+    try:
+        done = subprocess.run([sys.executable, "-m", "benchmarks.jobs", json.dumps({"job": job, **request})], cwd=ROOT,
+                              stdout=subprocess.PIPE, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"measuring {job} took more than {timeout:.0f} s") from None
     if done.returncode:
         raise InputError(f"measuring {job} failed with exit status {done.returncode}; what it printed is above")
     return json.loads(done.stdout.splitlines()[-1])
@@ -89,6 +102,9 @@ def measure(job: str, **request: object) -> object:
 def run(argv: list[str] | None = None) -> None:
     """Measure and write."""
     arguments = parse(argv)
+    if arguments.gpu_day:
+        gpu_day.run(arguments, measure)
+        return
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     quick, only = arguments.quick, arguments.only
     common = {"precisions": arguments.precisions, "repeat": arguments.repeat, "budget": arguments.budget,

@@ -13,6 +13,7 @@ from benchmarks.coding import Setting, measure_coding, measure_ratios
 from benchmarks.machine import describe_machine
 from benchmarks.networks import peak_rate
 from benchmarks.startup import measure_startup
+from benchmarks.variants import measure_variants
 from util.arithmetic import choose_arithmetic
 from util.formats import is_supported
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
@@ -27,15 +28,18 @@ def measure_peaks(device: str, precisions: list[str], threads: int | None, secon
             for name, dtype in formats.items()}
 
 
-def measure_training(device: str, threads: int, step: int, repeat: int, config: str | None) -> dict:
+def measure_training(device: str, threads: int, step: int, repeat: int, config: str | None, amp: str = "off",
+                     tf32: str = "on") -> dict:
     """The last phase of a step of the released schedule."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True
-    arguments = training.build_parser().parse_args(["--device", device, "--repeat", str(repeat)])
+    arguments = training.build_parser().parse_args(["--device", device, "--repeat", str(repeat), "--amp", amp,
+                                                   "--tf32", tf32])
     chosen = read_schedule(TRAIN_CFG / "schedule.yml")[step - 1]
     folder = Path(config) if config else training.ROOT / "config"
     row = training.measure(chosen, read_phases(chosen.train_conf)[-1], torch.device(device), arguments, folder)
-    return {"step": step, "device": device, "threads": threads, **{name: float(value) for name, value in row.items()}}
+    return {"step": step, "device": device, "threads": threads, "amp": amp, "tf32": tf32,
+            **{name: float(value) for name, value in row.items()}}
 
 
 def run(request: dict) -> object:
@@ -46,7 +50,7 @@ def run(request: dict) -> object:
                              for name, value in request.items()})
         return (measure_coding if job == "coding" else measure_ratios)(setting)
     return {"machine": describe_machine, "peaks": measure_peaks, "training": measure_training,
-            "startup": measure_startup}[job](**request)
+            "startup": measure_startup, "variants": measure_variants}[job](**request)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,19 @@ NOT_MEASURED = "not measured"
 def markdown(results: dict) -> str:
     """The whole document; what was not asked for is left out."""
     peaks = results["peaks"]
-    parts = ["# Benchmark", _machine(results["machine"], results["settings"]), _peaks(peaks)]
+    parts = ["# Benchmark", _machine(results["machine"], results["settings"]), peaks_table(peaks)]
     if results["startup"]:
         parts.append(_startup(results["startup"]))
     if results["ratios"]:
         parts.append(_ratios(results["ratios"]))
     if results["coding"]:
-        parts.append(_coding(results["coding"], peaks))
+        parts.append(coding_table(results["coding"], peaks))
     if results["training"]:
         parts.append(_training(results["training"], peaks))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(heads: list[str], rows: list[list[object]]) -> str:
+def table(heads: list[str], rows: list[list[object]]) -> str:
     lines = [heads, ["---"] * len(heads), *([_plain(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -49,7 +49,7 @@ def _startup(rows: list[dict]) -> str:
         table.append([row["kind"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", aim,
                       "" if not aim else "met" if met else "missed"])
     return ("## Starting\n\nCPU seconds of whole processes, and as multiples of importing PyTorch.\n\n"
-            + _table(["", "CPU s", "ratio", "aim", ""], table))
+            + table(["", "CPU s", "ratio", "aim", ""], table))
 
 
 def _ratios(ratios: list[dict | None]) -> str:
@@ -63,7 +63,7 @@ def _ratios(ratios: list[dict | None]) -> str:
         head = (f"{result['device']}, {result['width']}x{result['height']}, {result['frames']} frames, "
                 f"{result['threads']} threads: {result['plain_seconds']:.3f} s for the plain P-frame "
                 f"({result['rounds']} rounds).")
-        parts += [head, _table(["", "precision", "s/frame", "ratio", "target", ""],
+        parts += [head, table(["", "precision", "s/frame", "ratio", "target", ""],
                                [[r["kind"], r["precision"], f"{r['seconds']:.3f}", f"{r['ratio']:.3f}",
                                  r["target"] and f"<= {r['target']:.2f}",
                                  "" if r["target"] is None else "met" if r["ratio"] <= r["target"] else "missed"]
@@ -71,41 +71,41 @@ def _ratios(ratios: list[dict | None]) -> str:
     return "\n\n".join(parts)
 
 
-def _peaks(peaks: dict[str, dict | None]) -> str:
+def peaks_table(peaks: dict[str, dict | None]) -> str:
     rows = [[device, name, None if rate is None else rate / 1e9]
             for device, rates in peaks.items() for name, rate in (rates or {"all": None}).items()]
     return ("## What the arithmetic allows\n\nMultiply-adds per second of the faster of a large matrix product and a "
-            "large convolution.\n\n" + _table(["device", "precision", "GMAC/s"], rows))
+            "large convolution.\n\n" + table(["device", "precision", "GMAC/s"], rows))
 
 
-def _coding(rows: list[dict], peaks: dict) -> str:
+def coding_table(rows: list[dict], peaks: dict) -> str:
     heads = ["device", "size", "", "precision", "s/frame", *(f"{part} s" for part in PARTS), "limit s",
              "networks at % of peak", "entropy %", "peak GiB", "rounds"]
-    table = []
+    lines = []
     for row in rows:
         seconds, rate = row["seconds"], (peaks[row["device"]] or {}).get(row["precision"])
         limit = row["macs"] / rate if rate else None
         parts = seconds["networks"], sum(seconds[part] for part in PARTS)
-        table.append([row["device"], f"{row['width']}x{row['height']}", row["kind"], row["precision"],
+        lines.append([row["device"], f"{row['width']}x{row['height']}", row["kind"], row["precision"],
                       seconds["total"], *(seconds[part] for part in PARTS), limit,
                       limit and f"{100 * limit / parts[0]:.0f}", f"{100 * seconds['entropy'] / parts[1]:.1f}",
                       row["peak_GiB"], row["rounds"]])
     missing = [] if peaks.get("cuda") else [["cuda", None]]
-    table += [row + [""] * (len(heads) - len(row)) for row in missing]
+    lines += [row + [""] * (len(heads) - len(row)) for row in missing]
     return ("## Coding\n\nSeconds per frame of a clip of one I-frame and then P-frames; the limit is its multiply-adds "
             "at the peak rate. `test` is `--test`: estimated bits and PSNR, no files written. On a GPU the parts are "
-            "of runs in which nothing overlaps.\n\n" + _table(heads, table))
+            "of runs in which nothing overlaps.\n\n" + table(heads, lines))
 
 
 def _training(rows: list[dict], peaks: dict) -> str:
-    table = [[row["device"], f"{row['step']:.0f}", f"{row['p_frames']:.0f}",
+    lines = [[row["device"], f"{row['step']:.0f}", f"{row['p_frames']:.0f}",
               f"{row['batch']:.0f} x {row['crop']:.0f}x{row['crop']:.0f}", row["steps_per_s"], _efficiency(row, peaks),
               row["peak_GiB"]] for row in rows]
     if not peaks.get("cuda"):
-        table.append(["cuda", None, *[""] * 5])
+        lines.append(["cuda", None, *[""] * 5])
     return ("## Training\n\nOptimizer steps of the last phase of a step of the schedule, float32; the last columns: "
             "share of the peak rate, and memory.\n\n"
-            + _table(["device", "step", "P-frames", "batch", "steps/s", "% of peak", "peak GiB"], table))
+            + table(["device", "step", "P-frames", "batch", "steps/s", "% of peak", "peak GiB"], lines))
 
 
 def _efficiency(row: dict, peaks: dict) -> str | None:

@@ -5,9 +5,11 @@ card. Without a GPU the batch and the crop are reduced, and the table says so. R
 not depend on them. Columns: a line per step, tab-separated.
 """
 import argparse
+import math
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,11 +18,19 @@ warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
+from dataloader.clips import Sample  # noqa: E402
+from dataloader.sampling import MicroBatch  # noqa: E402
 from models.catalogue import build_codec, find_model  # noqa: E402
-from util.training.clip_loss import ClipLoss  # noqa: E402
+from models.codec import RATES  # noqa: E402
+from util.arithmetic import tf32_in_convolutions  # noqa: E402
+from util.training.checkpoints import Checkpoints, Progress  # noqa: E402
+from util.training.distributed import Team  # noqa: E402
 from util.training.network import TrainedNetwork  # noqa: E402
+from util.training.options import TrainingOptions  # noqa: E402
 from util.training.schedule import TRAIN_CFG, Phase, Step, read_phases, read_schedule  # noqa: E402
+from util.training.trainer import Setup, Trainer  # noqa: E402
 
 COLUMNS = ("step", "phase", "p_frames", "batch", "crop", "accumulate", "amp", "steps_per_s", "clips_per_s", "peak_GiB",
            "device")
@@ -35,7 +45,7 @@ def build(step: Step, folder: Path = ROOT / "config") -> TrainedNetwork:
 
 def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.Namespace,
             folder: Path = ROOT / "config") -> dict:
-    """Time whole optimizer steps: forward, backward, clipping, Adam. `macs` counts their multiply-adds.
+    """Time the trainer's own steps, from a batch of the loader to its report. `macs` counts their multiply-adds.
 
     Args:
         arguments: the flags below.
@@ -45,40 +55,49 @@ def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.
     batch = arguments.batch_size or (phase.batch_size if on_gpu else 1)
     crop = arguments.crop_size or (256 if on_gpu else 64)
     torch.manual_seed(0)
-    network = build(step, folder).to(device).train()
-    parameters = list(network.select(phase).values())
-    types = step.index_map_training or (0,) * (phase.p_frames + 1)
-    plan = phase.stage_plan(variable_rate=network.codec.config.variable_rate, through_references=step.FGOP_Inter_XtRNN,
-                            frame_types=tuple(types[n % min(8, len(types))] for n in range(phase.p_frames + 1)))
-    module = ClipLoss(network, plan, phase.loss(step.frame_weight or ()), anchor=3, quality_level=5,
-                      amp=arguments.amp == "bfloat16")
-    optimizer = torch.optim.Adam(parameters, phase.lr)
-    frames = torch.randint(256, (batch, phase.p_frames + 1, 3, crop, crop), dtype=torch.uint8, device=device)
-    places = torch.arange(batch, device=device)
+    options = TrainingOptions(
+        accumulate=arguments.accumulate, amp=arguments.amp, crop_size=crop, save_minutes=math.inf,
+        channels_last=arguments.channels_last, FGOP_Inter_XtRNN=step.FGOP_Inter_XtRNN,
+        frame_weight=step.frame_weight or (), rate_gop_size=step.rate_gop_size,
+        index_map_training=step.index_map_training or TrainingOptions.index_map_training)
+    phase = replace(phase, amp=None, crop_size=None, batch_size=batch)
+    setup = Setup(options, build(step, folder), (phase,), {}, Checkpoints(Path("nowhere"), "benchmark"), None, 3,
+                  Progress())
+    trainer = Trainer(setup, Team(device.type))
+    trainer.begin(phase)
+    bar = tqdm(disable=True)
+    parts = _parts(batch, phase.p_frames + 1, crop, arguments.accumulate, pinned=on_gpu)
 
-    def run_step() -> None:
-        for part in places.chunk(arguments.accumulate):
-            loss, _ = module(frames[part], part * 64 // batch, part)
-            (loss.sum() / batch).backward()
-        torch.nn.utils.clip_grad_value_(parameters, 5)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def run_steps(count: int) -> None:
+        for _ in range(count):
+            sums = None
+            for n, sample in enumerate(parts, start=1):
+                micro = MicroBatch(0, (), real=True, last=n == len(parts))
+                sums = trainer.accumulate(micro, sample, batch, sums)
+            trainer.update(sums, bar)
+        list(trainer.steps.drain())
 
-    with FlopCounterMode(display=False) as counter:
-        run_step()                                                     # warms up, and makes Adam's state
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
-    for _ in range(arguments.repeat):
-        run_step()
-    if on_gpu:
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - started) / arguments.repeat
+    with tf32_in_convolutions(arguments.tf32 == "on"):
+        with FlopCounterMode(display=False) as counter:
+            run_steps(1)                                               # warms up, and makes Adam's state
+        trainer.team.peak_memory()
+        started = time.perf_counter()
+        run_steps(arguments.repeat)
+        seconds = (time.perf_counter() - started) / arguments.repeat
     peak = torch.cuda.max_memory_allocated() / 2 ** 30 if on_gpu else _peak_of_process()
     return {"p_frames": phase.p_frames, "batch": batch, "crop": crop, "steps_per_s": f"{1 / seconds:.3g}",
             "clips_per_s": f"{batch / seconds:.3g}", "peak_GiB": f"{peak:.2f}",
             "macs": counter.get_total_flops() / 2}
+
+
+def _parts(batch: int, frames: int, crop: int, accumulate: int, pinned: bool) -> list[Sample]:
+    """The micro-batches of a step, of random clips, as the loader delivers them."""
+    places = torch.arange(batch)
+    samples = [Sample(torch.randint(256, (len(part), frames, 3, crop, crop), dtype=torch.uint8), part * RATES // batch,
+                      part, ()) for part in places.chunk(accumulate)]
+    if not pinned:
+        return samples
+    return [Sample(*(x.pin_memory() for x in sample[:3]), sample.corrupt) for sample in samples]
 
 
 def _peak_of_process() -> float:
@@ -94,6 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop_size", type=int, help="default: 256 on a GPU, 64 on a CPU")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--amp", choices=["off", "bfloat16"], default="off")
+    parser.add_argument("--tf32", choices=["on", "off"], default="on")
+    parser.add_argument("--channels_last", action="store_true")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser

@@ -3,9 +3,9 @@
     {root}/BVI-DVC/{clip}/Frame_{n}.png   ->   {out}/BVI-DVC/{clip}/x{left}_y{top}/Frame_{n}.png
 
 Training decodes whole frames to take a small crop of each: of a 1080p PNG a core decodes about 19 a second, of a 4K PNG
-6; a tile takes its share of that. A sample of `--train_dataset BVI-DVC` takes one of its clip's tiles at random, so that
-an epoch has as many samples as before. Tiles cover the frame and overlap where they must; crops across their borders
-are lost. A clip appears when it is complete, so an interrupted run goes on where it stopped.
+6; a tile takes its share of that. A sample of `--train_dataset BVI-DVC` takes one of its clip's tiles at random, so
+that an epoch has as many samples as before. Tiles cover the frame and overlap where they must; crops across their
+borders are lost. A clip appears when it is complete, so an interrupted run goes on where it stopped.
 """
 import argparse
 from collections.abc import Callable

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -113,6 +113,7 @@ class Device(TorchDispatchMode):
         self.travelling: list[Copy] = []
         self._pinned: dict[int, torch.UntypedStorage] = {}
         self._lock = threading.RLock()
+        self.capturing: Graph | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return self.run(func, args, kwargs or {})
@@ -140,6 +141,8 @@ class Device(TorchDispatchMode):
         own = {**kwargs, **({"device": "cpu"} if target is not None else {})}
         pin = own.pop("pin_memory", None)
         result = func(*_held(args), **_held(own))
+        if self.capturing is not None:
+            self.capturing.steps.append((func, _held(args), _held(own), result))
         if not on_device:                                          # such as empty_like(x, device="cpu")
             return self.pin(result) if pin else result
         result = tree_map_only(Tensor, FakeCuda, result)
@@ -197,6 +200,8 @@ class Device(TorchDispatchMode):
 
     def note(self, what: str) -> None:
         """The host waits."""
+        if self.capturing is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what} in {_ours()}")
         self.waits[what, _ours()] += 1
 
     def is_pinned(self, tensor: Tensor) -> bool:
@@ -250,7 +255,34 @@ class Stream:
         _current.arrive(list(_current.travelling))
 
     def is_capturing(self) -> bool:
-        return False
+        return _current.capturing is not None
+
+    def wait_stream(self, other: "Stream") -> None:
+        """There is one order of work only."""
+
+
+class Graph:
+    """torch.cuda.CUDAGraph: what was computed while it was captured, to be computed again in the same memory."""
+
+    def __init__(self):
+        self.steps: list[tuple] = []
+
+    def replay(self) -> None:
+        with _disable_current_modes(), torch.inference_mode():
+            for func, args, kwargs, result in self.steps:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+@contextmanager
+def _capture(graph: Graph, **_) -> Iterator[None]:
+    _current.capturing = graph
+    try:
+        yield
+    finally:
+        _current.capturing = None
 
 
 GARBAGE = 85
@@ -286,7 +318,9 @@ def fake_cuda() -> Iterator[Device]:
     there = {"_lazy_init": lambda: None, "is_available": lambda: True, "device_count": lambda: 1, "Event": Event,
              "current_stream": lambda *_: Stream(), "set_device": lambda *_: None, "get_rng_state_all": list,
              "get_device_name": lambda *_: "fake", "max_memory_allocated": lambda *_: 2_000_000_000,
-             "reset_peak_memory_stats": lambda *_: None, "synchronize": lambda *_: Stream().synchronize()}
+             "memory_allocated": lambda *_: 1_000_000_000,
+             "reset_peak_memory_stats": lambda *_: None, "CUDAGraph": Graph, "graph": _capture, "Stream": Stream,
+             "stream": lambda _: nullcontext(), "synchronize": lambda *_: Stream().synchronize()}
     _forget_kept_tensors()
     with ExitStack() as stack:
         for name, value in there.items():

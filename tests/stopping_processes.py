@@ -48,7 +48,7 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
     run(whole, next(ports))
     assert not shared[0].find_unused_parameters and shared[0].static_graph
     assert not shared[0].module.network.codec.inter.q_feature.requires_grad
-    update = trainer.Trainer._update
+    update = trainer.Trainer.update
     for stop_at in range(1, STEPS + 1):
         calls = []
 
@@ -57,11 +57,11 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
             if len(calls) == stop_at and rank == stop_at % 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             update(self, *args)
-        trainer.Trainer._update = stopped
+        trainer.Trainer.update = stopped
         stopping = replace(whole, experiment_name=f"stopped_{stop_at}", save_minutes=0 if stop_at % 2 else 15)
         assert run(stopping, next(ports)) is False, f"the stop at step {stop_at} is lost"
         assert len(calls) <= stop_at + 1
-        trainer.Trainer._update = update
+        trainer.Trainer.update = update
         assert run(replace(stopping, restore="resume"), next(ports)) is True
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks import gpu_day, jobs
 from benchmarks.__main__ import main, parse
 from benchmarks.coding import KINDS, PARTS, Bench, Setting
 from benchmarks.machine import peak_memory
@@ -17,6 +18,7 @@ from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import Arithmetic
 from util.coding.gop import CodingPlan
+from util.errors import InputError
 from util.evaluation.complexity import count_macs
 from util.stopwatch import Stopwatch, each
 
@@ -155,3 +157,38 @@ def test_a_stopwatch_adds_up_spans_by_name():
         raise ValueError
     assert list(each([1, 2, 3], stopwatch, "b")) == [1, 2, 3]
     assert stopwatch.seconds["a"] > first > 0 and set(stopwatch.seconds) == {"a", "b"}
+
+
+# A first day on a GPU
+
+def test_a_gpu_day_is_one_command(tmp_path, capsys, monkeypatch):
+    """On the CPU: every measurement ends in the one file, or says there why not; what it costs is bounded."""
+    asked = []
+
+    def measured(job, timeout, **request):
+        asked.append((job, request))
+        assert 0 < timeout <= gpu_day.LIMIT
+        if request.get("variants") == ["compile"]:
+            raise InputError("measuring variants took more than 300 s")
+        return jobs.run({"job": job, **request})
+    arguments = parse(["--gpu-day", "--quick", "--output", str(tmp_path / "day")])
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    gpu_day.run(arguments, measured, device="cpu")
+    results, text = json.loads((tmp_path / "day.json").read_text()), (tmp_path / "day.md").read_text()
+    assert text.strip() == capsys.readouterr().out.strip()
+    assert {row["precision"] for row in results["coding"]} >= {"float32", "bfloat16"}
+    measured = {(row["variant"], row["precision"]): row for row in results["variants"]}
+    assert measured["eager", "float32"]["seconds"] > 0 and measured["contiguous", "float32"]["start_seconds"] > 0
+    assert "failed" in measured["graphs", "bfloat16"], "a CPU has no graphs"
+    assert [(row["amp"], row["tf32"]) for row in results["training"]] == [("off", "on"), ("bfloat16", "on"),
+                                                                         ("off", "off")]
+    assert len(results["missing"]) == 2 and "took more than 300 s" in text and results["minutes"] < gpu_day.MINUTES
+    monkeypatch.setattr(gpu_day, "MINUTES", 0.0)
+    late = gpu_day.run(arguments, measured, device="cpu")
+    assert len(late["missing"]) == len(asked) and late["missing"][0]["why"] == "no time was left"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_day_needs_a_gpu(capsys):
+    assert main(["--gpu-day"]) == 2
+    assert "--gpu-day: no CUDA device is available" in capsys.readouterr().err

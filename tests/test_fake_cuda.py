@@ -10,6 +10,7 @@ from stream_helpers import clip, decode, encode_parts, exact_model
 from test_training_runs import assert_same
 from training_helpers import curve, options, phase_file, write_clips, write_tiny_configs
 
+from benchmarks.graphs import FrameGraphs, Symbols
 from conftest import write_frames
 from models.entropy.transfer import Download
 from seeded import seeded_video
@@ -140,3 +141,23 @@ def test_a_training_run(tmp_path, motion, inter):
 
 
 OUTSIDE_OF_STEPS = {"util/training/trainer.py", "util/training/validation.py"}
+
+
+def test_a_graph_of_each_kind_of_frame(device):
+    """Captured once and replayed with other frames, memories and rates: results of the CPU, and nothing that a capture
+    forbids. Kinds: I; the P after it, of type 1; later ones of types 0 and 2."""
+    frames = seeded_video(9, 32, 48, 1)[:, None]
+    models = [Arithmetic(where).place(exact_model()) for where in (torch.device("cpu"), DEVICE)]
+    graphs, here, there = FrameGraphs(models[1]), None, None
+    for n, frame in enumerate(frames):
+        header = replace(CodingPlan(qp=20 + n, intra_qp=60 - n, gop=5).header(n, (32, 48)), refresh=False)
+        coder = Symbols()
+        with torch.inference_mode():
+            expected = models[0].code_frame(coder, frame.contiguous(memory_format=torch.channels_last), here, header)
+            found = graphs.code(frame.to(DEVICE, memory_format=torch.channels_last), there, header)
+        here, there = expected.memory, found.memory
+        assert torch.equal(found.frame.cpu(), expected.frame), n
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found.symbols, coder.kept, strict=True))
+    assert len(graphs) == 4 and graphs.seconds > 0
+    with torch.cuda.graph(torch.cuda.CUDAGraph()), pytest.raises(RuntimeError, match="capturing: value"):
+        found.frame.amax().item()

@@ -100,7 +100,7 @@ def dies_at(monkeypatch, owner, name, call, after=False):
 @pytest.mark.parametrize(("owner", "name", "call", "after"), [
     (checkpoints.Checkpoints, "save", 1, False),             # before anything is saved
     (checkpoints.Checkpoints, "save", 2, True),              # in the middle of the first epoch
-    (trainer.Trainer, "_update", 4, True),                   # between the last step and its save
+    (trainer.Trainer, "update", 4, True),                   # between the last step and its save
     (records.CsvLog, "append", 1, True),                     # the epoch is in the records, but not in a checkpoint
     (torch.optim.Adam, "step", 7, False),                    # in the second phase, before its first step
 ])

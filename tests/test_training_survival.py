@@ -175,6 +175,8 @@ def test_the_flow_of_coarse_scales_is_shorter():
     flow = torch.full((1, 2, 64, 64), 3.0) + torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
 
     class Model:
+        flow_network = "motion_estimation"
+
         def motion_estimation(self, current, reference):
             return flow
     plan = StagePlan(stage="flow", p_frames=1, detach_frame=True, detach_flow=True, frame_types=(0, 0),

@@ -163,7 +163,7 @@ class ClipCoder:
                 terms["motion_mse"] = error.square().flatten(1).mean(1)
         if self.feature_head is not None:
             self._measure(terms, "feature_frame_distortion", frame,
-                          lambda: self.feature_head(coded.memory.ref_feature))
+                          lambda: self.feature_head(coded.memory.ref_feature.float()))
         return terms
 
     def _measure(self, terms: Terms, name: str, target: Tensor, make) -> None:

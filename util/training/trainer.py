@@ -106,12 +106,12 @@ class Trainer:
         return self.options.end_epoch or math.inf
 
     def _run_phase(self, phase: Phase) -> None:
-        self._begin(phase)
+        self.begin(phase)
         while self.progress.epoch <= min(phase.last_epoch, self._end):
             self._train_epoch(phase)
             self._finish_epoch(phase)
 
-    def _begin(self, phase: Phase) -> None:
+    def begin(self, phase: Phase) -> None:
         """Choose the parameters; a new Adam, or the one of the interrupted run."""
         chosen = list(self.network.select(phase).values())
         self.steps = OptimizerSteps(chosen, phase.lr, lag=lag_of(self.team.device), clip_norm=phase.clip_norm,
@@ -158,18 +158,18 @@ class Trainer:
         started, sums = time.monotonic(), None
         with bar, torch.autograd.set_detect_anomaly(self.options.debug):
             for part, batch in zip(parts, batches(loader, self.progress)):
-                sums = self._accumulate(part, batch, len(order.batch(part.step)), sums)
+                sums = self.accumulate(part, batch, len(order.batch(part.step)), sums)
                 if part.last:
                     now = time.monotonic()
                     self.progress.seconds += now - started
                     started = now
                     for group in self.steps.optimizer.param_groups:
                         group["lr"] = phase.lr_at(self.progress.epoch, part.step, steps)
-                    self._update(sums, bar)
+                    self.update(sums, bar)
                     sums = None
             self._grant(self._account(self.steps.drain(), bar), bar)
 
-    def _accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None
+    def accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None
                     ) -> dict[str, Tensor]:
         """Gradients of one micro-batch, averaged over the whole batch, and the sums of its loss and terms."""
         report_corrupt(batch.corrupt, self.setup.checkpoints.folder.parent)
@@ -183,7 +183,7 @@ class Trainer:
         found = {name: value.double().sum() * part.real for name, value in found.items()}
         return found if sums is None else {name: value + sums[name] for name, value in found.items()}
 
-    def _update(self, sums: dict[str, Tensor], bar: tqdm) -> None:
+    def update(self, sums: dict[str, Tensor], bar: tqdm) -> None:
         """One optimizer step, or its omission; alike on all processes.
 
         The host learns of it, and of wishes, when it arrives (util/training/steps.py); nothing is saved before.
