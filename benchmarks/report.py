@@ -41,15 +41,15 @@ def _machine(machine: dict, settings: dict) -> str:
 
 
 def _startup(rows: list[dict]) -> str:
-    table = []
+    lines = []
     for row in rows:
         seconds, ratio = row["limits"]
         aim = f"<= {seconds} s" if seconds else f"<= {ratio} times" if ratio else ""
         met = (seconds is None or row["seconds"] <= seconds) and (ratio is None or row["ratio"] <= ratio)
-        table.append([row["kind"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", aim,
+        lines.append([row["kind"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", aim,
                       "" if not aim else "met" if met else "missed"])
     return ("## Starting\n\nCPU seconds of whole processes, and as multiples of importing PyTorch.\n\n"
-            + table(["", "CPU s", "ratio", "aim", ""], table))
+            + table(["", "CPU s", "ratio", "aim", ""], lines))
 
 
 def _ratios(ratios: list[dict | None]) -> str:

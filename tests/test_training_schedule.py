@@ -1,5 +1,6 @@
 """Phase files and recipes: the contract of the twelve steps, Table A6, the JSON form, and bad files."""
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -149,3 +150,21 @@ def test_the_procedure_names_every_step():
     for step in STEPS:
         command = text[text.index(f"--train_conf train_cfg/{step.train_conf.rsplit('/', 1)[-1]}"):].split("```")[0]
         assert f"--restore {step.restore}" in command, step.name
+
+
+def test_steps_repeat_nothing(tmp_path):
+    """`defaults` hold for every step that says nothing else; what a file may contain besides is said."""
+    (tmp_path / "p.yml").write_text("p: {}")
+    path = tmp_path / "s.yml"
+    path.write_text("defaults: {cond_motion_coder_conf: M.yml, residual_coder_conf: I.yml, train_conf: p.yml, restore: "
+                    "same, seed: 3}\nsteps:\n  one: {restore: scratch}\n  two: {seed: 4}\n  three: {}\n")
+    steps = read_schedule(path)
+    assert [(step.name, step.restore, step.seed) for step in steps] == [("one", "scratch", 3), ("two", "same", 4),
+                                                                       ("three", "same", 3)]
+    assert {(step.cond_motion_coder_conf, Path(step.train_conf).name) for step in steps} == {("M.yml", "p.yml")}
+    for text, message in (("steps: {one: 3}", "step one must map"), ("steps: 3", "must be mappings"),
+                          ("steps: {}\ngroups: {}", "unknown key 'groups'"),
+                          ("defaults: {sed: 1}\nsteps: {one: {}}", "step one: unknown key 'sed'")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_schedule(path)

@@ -137,17 +137,19 @@ def test_a_row_of_the_validation_is_a_gop_coded_by_hand(shared):
 
 
 def test_noise_is_as_wide_as_released():
-    """Half a step for latents, 0.45 for hyper latents (`estUN_outR`)."""
-    found = {}
-    keys = torch.tensor([1])
+    """Half a step for latents (B n), 0.45 for hyper latents (B C h w): `estUN_outR`."""
+    found = {2: 0.0, 4: 0.0}
 
-    class Prior:
-        def likelihood(self, noisy, scale=None):
-            found[noisy.ndim] = noisy.abs().max().item()
-            return torch.ones_like(noisy)
-    coder = TrainingEstimator(SampleNoise(keys))
-    coder.code(torch.zeros(1, 4000), torch.ones(1, 4000), Prior(), "ry")
-    coder.code_z(torch.zeros(1, 1, 50, 80), Prior(), (50, 80), "rz")
+    def noise(like, half_width):
+        drawn = SampleNoise(torch.tensor([1]))(like.new_zeros(1, 4000), half_width)
+        found[like.ndim] = max(found[like.ndim], drawn.abs().max().item())
+        return torch.zeros_like(like)
+    codec = seeded_network(tiny_config()).codec
+    with torch.no_grad():
+        memory = None
+        for n in range(2):
+            header = FrameHeader(intra=n == 0, qp=20, size=(64, 64))
+            memory = codec.code_frame(TrainingEstimator(noise), torch.rand(1, 3, 64, 64), memory, header).memory
     assert 0.49 < found[2] < 0.5 and 0.44 < found[4] < 0.45
 
 

@@ -7,7 +7,8 @@ A file of `--train_conf` maps phase names to settings, in order, in YAML or in t
     phases:
       trainAll: {end_epoch: 5, stage: fullgop, RNN: 0, batch_size: 10, loss_on: {R: rate, D: distortion}}
 
-A file of `--schedule` lists steps; each names its configuration files, its phases and its starting point.
+A file of `--schedule` lists steps; each names its configuration files, its phases and its starting point. What steps
+have in common may stand under `defaults`, the steps then under `steps`.
 """
 import dataclasses
 import math
@@ -344,13 +345,21 @@ def read_schedule(path: str | Path) -> tuple[Step, ...]:
     """
     path = find_file(path)
     content = read_mapping(path, "a mapping of names to settings")
+    defaults, listed = {}, content
+    if "steps" in content:
+        unknown = sorted(content.keys() - {"steps", "defaults"})
+        if unknown:
+            raise InputError(f"{path}: unknown key {unknown[0]!r}; beside steps there may be defaults")
+        defaults, listed = content.get("defaults") or {}, content["steps"]
+    if not isinstance(listed, dict) or not isinstance(defaults, dict):
+        raise InputError(f"{path}: steps and defaults must be mappings")
     fields = {field.name: field for field in dataclasses.fields(Step)}
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     steps = []
-    for name, settings in content.items():
+    for name, settings in listed.items():
         if not isinstance(settings, dict):
             raise InputError(f"{path}: step {name} must map keys to values")
-        given = {"name": str(name), **settings}
+        given = {**defaults, **settings, "name": str(name)}
         for key in given.keys() - fields.keys():
             raise InputError(f"{path}: step {name}: unknown key {key!r}; allowed are {', '.join(fields)}")
         for key in sorted(required - given.keys()):
