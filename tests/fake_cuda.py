@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from models import spatial_prior
+from models.entropy import distributions
 from models.layers import functional
 from util.training import losses
 
@@ -86,6 +87,10 @@ class FakeCuda(Tensor):
         copied.requires_grad_(self.requires_grad)
         memo[id(self)] = copied = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
         return copied
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """In a file it is what loading with map_location="cpu" makes of it."""
+        return self.held.__reduce_ex__(protocol)
 
     def detach(self) -> "FakeCuda":
         return FakeCuda(self.held)                                  # PyTorch's does not work in inference mode
@@ -347,4 +352,4 @@ def _forget_kept_tensors() -> None:
         function.cache_clear()
 
 
-KEEPING = [functional._positions, spatial_prior.passes, losses._ms_ssim_constants]
+KEEPING = [functional._positions, spatial_prior.passes, losses._ms_ssim_constants, distributions._ladder]
