@@ -161,6 +161,7 @@ def test_a_stopwatch_adds_up_spans_by_name():
 
 # A first day on a GPU
 
+@pytest.mark.slow
 def test_a_gpu_day_is_one_command(tmp_path, capsys, monkeypatch):
     """On the CPU: every measurement ends in the one file, or says there why not; what it costs is bounded."""
     asked = []
