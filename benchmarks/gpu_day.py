@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import coding_table, peaks_table, table
-from util.arithmetic import PRECISIONS
+from util.choices import PRECISIONS
 from util.errors import InputError
 from util.files import atomic_path
 
