@@ -1,4 +1,4 @@
-"""The coding of one latent pair, shared by the three codecs: z with a factorised prior, then y around its mean.
+"""The coding of one latent pair, shared by all codecs: z with a factorised prior, then y around its mean.
 
 Shapes: y B C h w at 1/16 of the frame; z B C' ceil(h/4) ceil(w/4).
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.entropy.coder import Coder
 from models.entropy.distributions import Conditional, Factorized
 from models.layers.blocks import Up, conv, leaky
-from models.layers.functional import pad_to_multiple
+from models.layers.functional import at_least, pad_to_multiple
 
 Positions = Tensor
 """Flat positions into C*h*w, int64, in coding order."""
@@ -80,3 +80,30 @@ def code_latent_in_passes(coder: Coder, y: Tensor | None, scales: Tensor, means:
         if n + 1 < len(passes):
             scales, means = refine(n, y_hat)
     return y_hat
+
+
+LEAST_STEP = 0.5
+"""Bound of the step of each element."""
+
+Refine = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""y_hat with zeros where nothing is coded yet, step, and the scales and means of the first pass -> scales and means."""
+
+
+def code_with_parameters(coder: Coder, y: Tensor | None, parameters: Tensor, distribution: Conditional, name: str,
+                         passes: Sequence[Positions] | None = None, refine: Callable[[int], Refine] | None = None,
+                         bound: Callable[[Tensor, float], Tensor] = at_least) -> Tensor:
+    """Code y from the parameters that a prior gives, in one pass or several. Returns y_hat, in the units of y.
+
+    Args:
+        y: the latent, B C h w, or None when decoding.
+        parameters: step, scale and mean of each element, B 3C h w. The latter two are of y divided by the step.
+        passes, refine: as in `code_latent_in_passes`, where `refine(n)` gives what refines after pass n.
+        bound: keeps steps from below LEAST_STEP; codecs differ in its gradient.
+    """
+    step, scales, means = parameters.chunk(3, 1)
+    step = bound(step, LEAST_STEP)
+    y = None if y is None else y / step
+    if passes is None:
+        return code_latent(coder, y, scales, means, distribution, name) * step
+    return code_latent_in_passes(coder, y, scales, means, passes,
+                                 lambda n, y_hat: refine(n)(y_hat, step, scales, means), distribution, name) * step

@@ -11,6 +11,7 @@ A position belongs to one of four classes by the parity of its row and column: 0
 """
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,16 +30,13 @@ def passes(schedule: Schedule, channels: int, size: tuple[int, int], device: tor
 
     The result is a pure function of its arguments and kept, so that no frame builds it again.
     """
+    classes = 2 * (np.arange(size[0])[:, None] % 2) + np.arange(size[1]) % 2
+    groups, result = len(schedule[0]), []
     with torch.inference_mode(False):          # whatever mode asks first, training can use the tensors too
-        rows = torch.arange(size[0]).view(1, -1, 1) % 2
-        columns = torch.arange(size[1]).view(1, 1, -1) % 2
-        classes = (2 * rows + columns)[0]
-        groups = len(schedule[0])
-        result = []
         for step in schedule:
-            owned = torch.zeros(groups, 4, dtype=torch.bool)
+            owned = np.zeros((groups, 4), bool)
             for group, own in enumerate(step):
                 owned[group, own if isinstance(own, int) else list(own)] = True
-            planes = owned[:, classes].repeat_interleave(channels // groups, 0)
-            result.append(planes.flatten().nonzero().squeeze(1).to(device))
-        return tuple(result)
+            planes = owned[:, classes].repeat(channels // groups, 0)
+            result.append(torch.from_numpy(np.flatnonzero(planes)).to(device))
+    return tuple(result)

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from models.codec import Size
 from models.entropy.coder import Coder
 from models.entropy.distributions import Conditional, lower_bound
-from models.latent import code_latent_in_passes
+from models.latent import LEAST_STEP, code_with_parameters
 from models.spatial_prior import DUAL_SCHEDULE, passes
-
-LEAST_STEP = 0.5
-"""Bound of the steps per channel and per element."""
 
 
 def channel_steps(basic: Tensor, step: Tensor) -> Tensor:
@@ -41,17 +38,12 @@ def code_with_dual_prior(coder: Coder, y: Tensor | None, parameters: Tensor, spa
         spatial_prior: B 4C h w -> scale and mean of the first half of channels, then of the second, B 2C h w.
         distribution: of y around its mean.
     """
-    step, scales, means = parameters.chunk(3, 1)
-    step = lower_bound(step, LEAST_STEP)
-    known = torch.cat((means, scales, step), 1)
-
-    def refine(_: int, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-        scale_a, mean_a, scale_b, mean_b = spatial_prior(torch.cat((y_hat, known), 1)).chunk(4, 1)
+    def refine(y_hat: Tensor, step: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        scale_a, mean_a, scale_b, mean_b = spatial_prior(torch.cat((y_hat, means, scales, step), 1)).chunk(4, 1)
         return torch.cat((scale_a, scale_b), 1), torch.cat((mean_a, mean_b), 1)
 
-    where = dual_passes(means.shape[1])(tuple(means.shape[-2:]), means.device)
-    return code_latent_in_passes(coder, None if y is None else y / step, scales, means, where, refine, distribution,
-                                 name) * step
+    where = dual_passes(parameters.shape[1] // 3)(tuple(parameters.shape[-2:]), parameters.device)
+    return code_with_parameters(coder, y, parameters, distribution, name, where, lambda _: refine, lower_bound)
 
 
 def dual_passes(channels: int) -> Callable[[Size, torch.device], tuple[Tensor, ...]]:

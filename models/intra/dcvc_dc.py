@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from config.fields import require
 from models.entropy.coder import Coder
 from models.entropy.distributions import Factorized, SmoothNormal
-from models.latent import code_hyper, code_latent_in_passes, hyper_decoder, hyper_encoder
+from models.latent import Refine, code_hyper, code_with_parameters, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, GateBlock, Up, conv
 from models.layers.formats import log_linear
-from models.layers.functional import at_least, crop
+from models.layers.functional import crop
 from models.layers.unet import UNet
 from models.rates import RATES
 from models.spatial_prior import INTRA_SCHEDULE, passes
@@ -137,17 +137,14 @@ class IntraCodec(nn.Module):
         size = (size[0] // 16, size[1] // 16)
         z_hat = code_hyper(coder, y, size, self.hyper_enc, self.bit_estimator_z, "iz")
         parameters = crop(self.y_prior_fusion(self.hyper_dec(z_hat)), size)
-        step, scales, means = parameters.chunk(3, 1)
-        step = at_least(step, 0.5)
         adaptors = (self.y_spatial_prior_adaptor_1, self.y_spatial_prior_adaptor_2, self.y_spatial_prior_adaptor_3)
 
-        def refine(n: int, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-            return self.y_spatial_prior(adaptors[n](torch.cat((y_hat, parameters), 1))).chunk(2, 1)
+        def refine(n: int) -> Refine:
+            return lambda y_hat, *_: self.y_spatial_prior(adaptors[n](torch.cat((y_hat, parameters), 1))).chunk(2, 1)
 
-        y_hat = code_latent_in_passes(coder, None if y is None else y / step, scales, means,
-                                      self.passes(size, means.device),
-                                      refine, self.y_model, "iy")
-        return self.refine(self.dec(y_hat * step, self._gain(self.q_basic_dec, self.q_scale_dec, qp)))
+        y_hat = code_with_parameters(coder, y, parameters, self.y_model, "iy",
+                                     self.passes(size, parameters.device), refine)
+        return self.refine(self.dec(y_hat, self._gain(self.q_basic_dec, self.q_scale_dec, qp)))
 
     def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
         """Flat positions of each pass into a y of height and width `size`."""
