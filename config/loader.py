@@ -20,12 +20,17 @@ def load_config(path: str | Path, schema: type[Config]) -> Config:
     Raises:
         InputError: the file cannot be read, or a key or value is unknown, missing or impossible.
     """
+    return build_config(path, "model_params", _read(path, schema), schema)
+
+
+def _read(path: str | Path, schema: type) -> Any:
+    """The `model_params` of a file of this architecture, unchecked."""
     content = read_mapping(path, "the keys model_architecture and model_params")
     _check_keys(path, "the file", content, {"model_architecture", "model_params"}, set())
     if content["model_architecture"] != schema.architecture:
         raise InputError(f"{path}: model_architecture {content['model_architecture']!r} cannot be used here; "
                          f"it must be {schema.architecture!r}")
-    return build_config(path, "model_params", content["model_params"], schema)
+    return content["model_params"]
 
 
 def _check_keys(path: str | Path, where: str, given: dict, required: set[str], optional: set[str]) -> None:
@@ -40,7 +45,8 @@ def _check_keys(path: str | Path, where: str, given: dict, required: set[str], o
 def build_config(path: str | Path, where: str, given: Any, schema: type[Config]) -> Config:
     """A configuration from a mapping that stands in a file.
 
-    A nested part may be the name of a file of its own, as `load_config` reads it, relative to this one.
+    A nested part may be the name of a file of its own, as `load_config` reads it, relative to this one; or a mapping
+    with such a name as `file`, whose other keys change what the file says.
 
     Args:
         where: of the mapping in the file, for messages.
@@ -53,6 +59,10 @@ def build_config(path: str | Path, where: str, given: Any, schema: type[Config])
     if not isinstance(given, dict):
         raise InputError(f"{path}: {where} must be a mapping of keys to values")
     given = {key: value for key, value in given.items() if key not in IGNORED_KEYS}
+    try:
+        given = schema.from_released(given) if hasattr(schema, "from_released") else given
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     fields = {field.name: field for field in dataclasses.fields(schema)}
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     _check_keys(path, where, given, required, fields.keys() - required)
@@ -64,6 +74,16 @@ def build_config(path: str | Path, where: str, given: Any, schema: type[Config])
         return schema(**values)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _changed(path: Path, schema: type[Config], changes: dict) -> Config:
+    """What a file says, with other values for some keys."""
+    content = _read(path, schema)
+    try:
+        given = schema.from_released(content) if hasattr(schema, "from_released") else content
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return build_config(path, "model_params", {**given, **changes}, schema)
 
 
 def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple | None) -> Any:
@@ -80,6 +100,8 @@ def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple
         hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
     if dataclasses.is_dataclass(hint) and isinstance(value, str):
         return load_config(Path(path).parent / value, hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict) and "file" in value:
+        return _changed(Path(path).parent / str(value["file"]), hint, {k: v for k, v in value.items() if k != "file"})
     if dataclasses.is_dataclass(hint):
         return build_config(path, where, value, hint)
     if hint is bool and isinstance(value, bool):

@@ -45,10 +45,10 @@ def tiny_config(motion: str = "Motion", inter: str = "Inter") -> ModelConfig:
     inter_widths = {key: getattr(i, key) for key in (
         "g_ch_1x", "g_ch_2x", "g_ch_4x", "g_ch_8x", "g_ch_16x", "g_ch_z", "recon_channel", "unet_channels",
         "mask_channels")}
-    if full.motion.implicit_channel == full.motion.channel_mv:
-        motion_widths["implicit_channel"] = m.channel_mv
-    if full.inter.feature_channel == full.inter.g_ch_1x:
-        inter_widths["feature_channel"] = i.g_ch_1x
+    if full.motion.buffer.feature == full.motion.channel_mv:
+        motion_widths["buffer"] = replace(full.motion.buffer, feature=m.channel_mv)
+    if full.inter.buffer.feature == full.inter.g_ch_1x:
+        inter_widths["buffer"] = replace(full.inter.buffer, feature=i.g_ch_1x)
     if full.inter.has_ctm:
         inter_widths["CTM_Params"] = i.CTM_Params
     return ModelConfig(intra=load_config(TINY / "Intra.yml", IntraConfig),

@@ -1,5 +1,5 @@
 """One coding path: what an estimator saw, replayed without a source, gives the same frames and memory."""
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,8 +27,8 @@ def code(model: HyTIP, clip: torch.Tensor, coders: list, sources: bool = True) -
 
 
 def assert_same_memory(a: Memory, b: Memory) -> None:
-    for x, y in zip(astuple(a), astuple(b)):
-        assert (x is None and y is None) or torch.equal(x, y)
+    x, y = a.tensors(), b.tensors()
+    assert x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x)
 
 
 @pytest.mark.parametrize("motion, inter", STEPS, ids=lambda name: name)
@@ -65,14 +65,15 @@ def test_memory_holds_what_the_configuration_says(motion, inter):
     model = seeded_model(config)
     clip = seeded_video(2, 32, 48, 3)[:, None]
     intra, predicted = (coded.memory for coded in code(model, clip, [Estimator(), Estimator()]))
-    assert [x is None for x in astuple(intra)] == [False, True, True, True, True, True]
-    assert (predicted.ref_feature is not None) == config.inter.remembers == (predicted.ref_y is not None)
-    assert (predicted.ref_mv_feature is not None) == config.motion.remembers_feature
-    assert (predicted.ref_mv_y is not None) == config.motion.remembers_latent
-    if config.motion.remembers_feature:
-        assert predicted.ref_mv_feature.shape == (1, config.motion.implicit_channel, 8, 12)
-    if config.inter.remembers:
-        assert predicted.ref_feature.shape == (1, config.inter.feature_channel, 32, 48)
+    assert list(intra.tensors()) == ["frame"]
+    assert (predicted.ref_feature is not None) == (config.inter.buffer.feature is not None)
+    assert (predicted.ref_y is not None) == config.inter.buffer.latent
+    assert (predicted.ref_mv_feature is not None) == (config.motion.buffer.feature is not None)
+    assert (predicted.ref_mv_y is not None) == config.motion.buffer.latent
+    if config.motion.buffer.feature is not None:
+        assert predicted.ref_mv_feature.shape == (1, config.motion.buffer.feature, 8, 12)
+    if config.inter.buffer.feature is not None:
+        assert predicted.ref_feature.shape == (1, config.inter.buffer.feature, 32, 48)
 
 
 @pytest.mark.parametrize("motion, inter", [STEPS[0], STEPS[-1]], ids=lambda name: name)

@@ -1,5 +1,5 @@
 """Configuration files: all released ones build, and every mistake is named."""
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -7,7 +7,15 @@ import yaml
 from config import load_config
 from helpers import INTER_CONFIGS, MOTION_CONFIGS, ROOT, TINY, full_config
 from models.hytip.codec import HyTIP
-from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
+from models.hytip.config import (
+    InterBuffer,
+    InterConfig,
+    IntraConfig,
+    ModelConfig,
+    MotionBuffer,
+    MotionConfig,
+    MotionEstimationConfig,
+)
 from util.errors import InputError
 
 SCHEMAS = {"Motion": MotionConfig, "Inter": InterConfig, "Intra": IntraConfig, "MENet": MotionEstimationConfig}
@@ -118,12 +126,39 @@ def test_files_of_different_steps_do_not_mix():
 
 @pytest.mark.parametrize("name", MOTION_CONFIGS + INTER_CONFIGS)
 def test_files_say_what_the_schema_understands(name):
-    """No key of a file is silently dropped."""
+    """No key of a file is silently dropped; the released keys of buffers and mask say the same in other words."""
     content = yaml.safe_load((ROOT / "config" / f"{name}.yml").read_text())["model_params"]
     config = load_config(ROOT / "config" / f"{name}.yml", MotionConfig if name in MOTION_CONFIGS else InterConfig)
-    assert content.keys() <= {field.name for field in fields(config)}
+    buffer, read = asdict(config.buffer), asdict(config)
+    if name in MOTION_CONFIGS:
+        assert content.pop("cond_source") == ("flow_hat" if buffer["feature"] is None else "flow_hat+ref_mv_feature")
+        assert content.pop("temp_source") == ("ref_intensity+ref_mv_y" if buffer["latent"] else "ref_intensity")
+        assert content.pop("implicit_channel", None) == buffer["feature"] and buffer["flow"]
+        assert (content.pop("cond_input_dim"), content.pop("predprior_input_dim")) == ([2], 5)
+    else:
+        assert content.pop("Add_Mask") == (config.framework == "masked_conditional_residual")
+        assert content.pop("no_implicit") == (buffer["feature"] is None) != buffer["latent"]
+        assert content.pop("buffering_type") == ("hybrid" if buffer["latent"] else "None")
+        assert content.pop("feature_channel", None) == buffer["feature"] and buffer["frame"]
     for key, value in content.items():
-        read = asdict(config)[key]
-        if isinstance(value, dict):                               # widths that the file does not name have defaults
-            read = {name: read[name] for name in value}
-        assert (list(read) if isinstance(read, tuple) else str(read) if value == "None" else read) == value
+        told = {key: v for key, v in read[key].items() if v is not None} if isinstance(value, dict) else read[key]
+        assert (list(told) if isinstance(told, tuple) else told) == value
+
+
+@pytest.mark.parametrize("name, change, words", [
+    ("Motion", {"buffer": {"flow": True, "feature": 2, "latent": True}}, "buffer says what cond_source"),
+    ("Inter", {"buffer": {"frame": True, "feature": 2, "latent": True}}, "buffer says what Add_Mask"),
+    ("Inter", {"framework": "residual"}, "framework says what Add_Mask says")])
+def test_released_and_own_keys_do_not_mix(tmp_path, name, change, words):
+    path = write(tmp_path, lambda content: content["model_params"].update(change), name)
+    with pytest.raises(InputError, match=words):
+        load_config(path, MotionConfig if name == "Motion" else InterConfig)
+
+
+@pytest.mark.parametrize("schema, values, words", [
+    (MotionBuffer, {"flow": False, "feature": None, "latent": True}, "without flow it needs a feature"),
+    (MotionBuffer, {"flow": False, "feature": 3, "latent": False}, "without flow it needs the latent"),
+    (InterBuffer, {"frame": False, "feature": None, "latent": True}, "without frame it needs a feature")])
+def test_buffers_that_cannot_work(schema, values, words):
+    with pytest.raises(ValueError, match=words):
+        schema(**values)

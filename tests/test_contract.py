@@ -4,7 +4,7 @@ A codec comes in with a line in models/catalogue.py and a file tests/tiny/{codec
 """
 import io
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -140,10 +140,9 @@ def test_a_decoder_needs_what_the_buffer_counts_and_nothing_else(model):
     with torch.no_grad():
         for n, recorder in enumerate(recorders):
             if n >= 2:                                             # the first P-frame may use the I-frame
-                kept = memory.tensors(decoder=True)
-                memory = replace(memory, **{entry.name: torch.full_like(getattr(memory, entry.name), math.nan)
-                                            for entry in fields(memory)
-                                            if entry.name not in kept and getattr(memory, entry.name) is not None})
+                lost = memory.tensors().keys() - memory.tensors(decoder=True).keys()
+                memory = replace(memory, **{entry: torch.full_like(getattr(memory, entry), math.nan)
+                                            for entry in lost})
             header = model.understood(replace(PLAN.header(n, SIZE), refresh=False))
             coded = model.code_frame(Replayer(recorder.symbols), None, memory, header)
             assert n == PLAN.reset_interval + 1 or torch.equal(coded.frame, recorded[n].frame)

@@ -99,7 +99,7 @@ def test_inter_codec(name):
             assert_close(coded.feature[0], expected["ref_feature"][t])
             assert_close(coded.y_hat[0], expected["ref_y"][t])
         memory = Memory(coded.frame.clamp(0, 1), ref_feature=coded.feature,
-                        ref_y=coded.y_hat if network.config.remembers else None)
+                        ref_y=coded.y_hat if network.config.buffer.latent else None)
 
 
 def entries(network: torch.nn.Module, root: str) -> list[str]:

@@ -176,7 +176,7 @@ def test_training_in_half_precision_sees_what_evaluation_sees(motion, inter):
     with half_inside(trained, torch.bfloat16), torch.inference_mode():
         for n in (1, 2):
             coded = trained.code_frame(Estimator(), frames[n], memory, header_of(n, (64, 64)))
-            for name, value in {"flow": coded.views["flow"], **vars(coded.memory)}.items():
+            for name, value in {"flow": coded.views["flow"], **coded.memory.tensors()}.items():
                 if value is not None:
                     assert value.dtype == (torch.bfloat16 if "feature" in name else torch.float32), name
             assert (coded.frame - expected[n][0].frame).abs().mean() < 0.005

@@ -14,7 +14,7 @@ from config import load_config
 from conftest import write_frames
 from helpers import ROOT, TINY, full_config, tiny_config
 from models.hytip.codec import HyTIP
-from models.hytip.config import InterConfig, IntraConfig, MotionConfig
+from models.hytip.config import InterBuffer, InterConfig, IntraConfig, MotionBuffer, MotionConfig
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import fingerprint, load_model, released_layout
@@ -174,10 +174,11 @@ def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
         names[name] = {key for key, _ in TrainedNetwork(HyTIP(configs[name])).entries()}
     full = configs["full"]
     assert configs["full_again"] == full
-    assert replace(configs["no_mask"], inter=replace(configs["no_mask"].inter, Add_Mask=True)) == full
+    assert replace(configs["no_mask"], inter=replace(configs["no_mask"].inter, framework=full.inter.framework)) == full
     assert replace(configs["no_motion"], motion=replace(configs["no_motion"].motion, no_motion=False)) == full
     explicit = configs["no_buffers"]
-    assert not (explicit.inter.remembers or explicit.motion.remembers_feature or explicit.motion.remembers_latent)
+    assert explicit.inter.buffer == InterBuffer(frame=True, feature=None, latent=False)
+    assert explicit.motion.buffer == MotionBuffer(flow=True, feature=None, latent=False)
     carried = {new for old in names["full"] for new in HyTIP.for_training().rules["explicit"](old)}
     new = {key.split(".")[1] for key in names["no_buffers"] - carried}
     assert new == {"mv_y_prior_fusion_adaptor_temp_1"}, "the adaptor that saw the remembered latent starts anew"

@@ -84,8 +84,8 @@ def test_the_budget(wide):
     assert count_macs(wide, decode=False).total <= 90
     assert count_macs(wide, decode=True).total <= 60
     config = wide.config
-    assert config.inter.Add_Mask and config.inter.remembers and config.inter.has_ctm and not config.inter.no_context
-    assert config.motion.remembers_feature and config.motion.remembers_latent and config.variable_rate
+    assert config.inter.has_mask and config.inter.has_ctm and not config.inter.no_context and config.variable_rate
+    assert all(vars(config.inter.buffer).values()) and all(vars(config.motion.buffer).values())
 
 
 @torch.no_grad()

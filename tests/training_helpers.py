@@ -19,7 +19,7 @@ def write_tiny_configs(folder: Path) -> Path:
     """Every configuration file of config/ at tiny widths."""
     def write(name: str, config) -> None:
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-        values = {key: value for key, value in values.items() if value is not None or key == "buffering_type"}
+        values = {key: value for key, value in values.items() if value is not None}
         text = yaml.safe_dump({"model_architecture": config.architecture, "model_params": values})
         (folder / f"{name}.yml").write_text(text)
 

@@ -37,7 +37,7 @@ class HyTIP(VideoCodec):
         self.config = config
         self.intra = IntraCodec(config.intra, interpolated=config.variable_rate)
         self.motion_estimation = MotionEstimation(config.motion_estimation)
-        self.motion = MotionCodec(config.motion)
+        self.motion = MotionCodec(config.motion, sees_frame=config.inter.buffer.frame)
         self.inter = InterCodec(config.inter)
 
     def code_frame(self, coder: Coder, frame: Tensor | None, memory: HybridMemory | None, header: FrameHeader
@@ -52,7 +52,7 @@ class HyTIP(VideoCodec):
         coded = self.inter(coder, frame, prediction, memory, header.qp)
         decoded = coded.frame if self.training else coded.frame.clamp(0, 1)
         remembered = replace(self._remember_motion(decoded, motion), ref_feature=coded.feature,
-                             ref_y=coded.y_hat if self.config.inter.remembers else None)
+                             ref_y=coded.y_hat if self.config.inter.buffer.latent else None)
         views = {"flow": flow, "decoded_flow": motion.flow_hat, "mc": prediction.mc_frame, "mask": prediction.mask,
                  "prediction": prediction.frame}
         return CodedFrame(decoded, remembered, {name: view for name, view in views.items() if view is not None})
@@ -96,10 +96,10 @@ class HyTIP(VideoCodec):
 
     def _remember_motion(self, frame: Tensor, motion: CodedMotion) -> HybridMemory:
         """What a frame leaves of which the motion was coded."""
-        config = self.config.motion
-        return HybridMemory(frame=frame, flow=motion.flow_hat,
-                            ref_mv_feature=motion.feature if config.remembers_feature else None,
-                            ref_mv_y=motion.y_hat if config.remembers_latent else None)
+        kept = self.config.motion.buffer
+        return HybridMemory(frame=frame, flow=motion.flow_hat if kept.flow else None,
+                            ref_mv_feature=motion.feature if kept.feature is not None else None,
+                            ref_mv_y=motion.y_hat if kept.latent else None, explicit=self.config.inter.buffer.frame)
 
     # What the codec declares
 
@@ -125,7 +125,7 @@ class HyTIP(VideoCodec):
 
     @property
     def feature_channels(self) -> int | None:
-        return self.config.inter.feature_channel if self.config.inter.remembers else None
+        return self.config.inter.buffer.feature
 
     @classmethod
     def for_training(cls) -> Training:
@@ -144,7 +144,7 @@ class HyTIP(VideoCodec):
         intra, estimation, motion, inter = self.intra, self.motion_estimation, self.motion, self.inter
         half = [intra.enc, intra.dec, intra.refine, *estimation.Blocks,
                 motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
-                inter.feature_adaptor_I, *(inter.feature_adaptor if self.config.inter.remembers else ()),
+                inter.feature_adaptor_I, *(() if self.config.inter.buffer.feature is None else inter.feature_adaptor),
                 inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
                 inter.recon_generation_net, inter.frame_feature_generator]
         exact = [intra.enc.enc_2[-1], intra.refine[-1], *(block[-1] for block in estimation.Blocks),
@@ -159,5 +159,6 @@ class HyTIP(VideoCodec):
         return Formats(
             analysis=(intra.enc, intra.hyper_enc, estimation, motion.mv_encoder, motion.mv_hyper_prior_encoder,
                       inter.contextual_encoder, inter.contextual_hyper_prior_encoder),
-            half=[part for part in half if part is not None], exact=exact,
+            half=[part for part in half if part is not None],
+            exact=[part for part in exact if part is not None],
             exact_to_half=[inter.contextual_decoder.CTM], contiguous=(intra,))

@@ -128,7 +128,7 @@ def _settle_motion_transform(motion: MotionCodec, rates: _Rates) -> None:
         up[0].weight[:8] = 0
         for n in range(8):
             up[0].weight[n, n // 4] = 1
-    prior = motion.prior_fusion if motion.config.remembers_latent else motion.PA
+    prior = motion.prior_fusion if motion.config.buffer.latent else motion.PA
     _weaken(prior[0].block)                                       # the last block passes its input
     deviations = precision * stage.deviations.float()
     if motion.config.variable_rate:

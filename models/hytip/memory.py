@@ -22,12 +22,21 @@ class HybridMemory(Memory):
         ref_y: last inter latent, B g_ch_16x H/16 W/16.
         ref_mv_feature: implicit feature of the motion codec, B implicit_channel H/4 W/4.
         ref_mv_y: last motion latent, B channel_N H/16 W/16.
+        explicit: whether the codec uses the frame of a P-frame as reference.
     """
     flow: Tensor | None = None
     ref_feature: Tensor | None = None
     ref_y: Tensor | None = None
     ref_mv_feature: Tensor | None = None
     ref_mv_y: Tensor | None = None
+    explicit: bool = True
+
+    def tensors(self, decoder: bool = False) -> dict[str, Tensor]:
+        """As in `Memory`; without explicit buffering only an encoder keeps the frame, to estimate motion from."""
+        found = {name: value for name, value in super().tensors(decoder).items() if name != "explicit"}
+        if decoder and not self.explicit and self.ref_feature is not None:
+            del found["frame"]
+        return found
 
     @property
     def after_intra(self) -> bool:
@@ -40,11 +49,11 @@ class Prediction(NamedTuple):
 
     Attributes:
         contexts: features of the warped reference at 1/1, 1/2 and 1/4.
-        mc_frame: motion-compensated frame, B 3 H W, unmasked and unclamped.
+        mc_frame: motion-compensated frame, B 3 H W, unmasked and unclamped; None in conditional coding.
         mask: soft mask in (0, 1), B 1 H W, or None without one.
-        frame: mask * mc_frame, what is subtracted from the source.
+        frame: mask * mc_frame, what is subtracted from the source; None in conditional coding.
     """
     contexts: tuple[Tensor, Tensor, Tensor]
-    mc_frame: Tensor
+    mc_frame: Tensor | None
     mask: Tensor | None
-    frame: Tensor
+    frame: Tensor | None

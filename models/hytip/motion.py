@@ -15,9 +15,9 @@ from models.entropy.coder import Coder
 from models.entropy.distributions import Factorized, Gaussian
 from models.hytip.config import MotionConfig
 from models.hytip.memory import HybridMemory
-from models.latent import code_hyper, code_latent, hyper_decoder, hyper_encoder
+from models.latent import code_hyper, code_with_parameters, hyper_decoder, hyper_encoder
 from models.layers.blocks import Down, PlainBlock, SumBlock, Up, conv, leaky, subpel
-from models.layers.functional import at_least, crop
+from models.layers.functional import crop
 from models.layers.gdn import GDN
 
 Conditions = tuple[Tensor, Tensor] | None
@@ -36,24 +36,23 @@ class CodedMotion(NamedTuple):
 
 
 class _FeatureExtractor(nn.Module):
-    """Conditions from the decoded flow and, in the hybrid codec, the remembered feature."""
+    """Conditions from what is remembered: the decoded flow, the feature, or both."""
 
     def __init__(self, c: MotionConfig):
         super().__init__()
         quarter, eighth = c.enc_cond_dims
         k0, k1 = c.cond_kernel_size
         s0, s1 = c.cond_scale_list
-        self.down0 = nn.Sequential(conv(c.cond_input_dim[0], quarter, k0, s0), leaky(0.1))
+        self.down0 = nn.Sequential(conv(2, quarter, k0, s0), leaky(0.1)) if c.buffer.flow else None
         self.down1 = nn.Sequential(conv(quarter, eighth, k1, s1), leaky(0.1))
-        if c.remembers_feature:
-            self.fusion = nn.Sequential(conv(quarter + c.implicit_channel, quarter), leaky(0.1))
-        else:
-            self.fusion = None
+        self.fusion = None
+        if c.buffer.feature is not None:
+            known = c.buffer.feature + (quarter if c.buffer.flow else 0)
+            self.fusion = nn.Sequential(conv(known, quarter), leaky(0.1))
 
-    def forward(self, flow: Tensor, feature: Tensor | None) -> tuple[Tensor, Tensor]:
-        quarter = self.down0(flow)
-        if self.fusion is not None:
-            quarter = self.fusion(torch.cat((quarter, feature), 1))
+    def forward(self, flow: Tensor | None, feature: Tensor | None) -> tuple[Tensor, Tensor]:
+        known = [] if self.down0 is None else [self.down0(flow)]
+        quarter = known[0] if self.fusion is None else self.fusion(torch.cat((*known, feature), 1))
         return quarter, self.down1(quarter)
 
 
@@ -107,10 +106,15 @@ class _Decoder(nn.Module):
 
 
 class MotionCodec(nn.Module):
-    """Codes a flow, conditioned on what the memory holds."""
+    """Codes a flow, conditioned on what the memory holds.
 
-    def __init__(self, config: MotionConfig):
+    Args:
+        sees_frame: whether the temporal prior may look at the reference frame, which must be remembered then.
+    """
+
+    def __init__(self, config: MotionConfig, sees_frame: bool = True):
         super().__init__()
+        self.sees_frame = sees_frame
         n, z, prior = config.channel_N, config.g_ch_z, config.predprior_channel
         self.config = config
         if config.variable_rate:
@@ -121,24 +125,25 @@ class MotionCodec(nn.Module):
         self.mv_encoder = _Encoder(config)
         self.mv_hyper_prior_encoder = hyper_encoder(SumBlock, n, z)
         self.mv_hyper_prior_decoder = hyper_decoder(SumBlock, z, n)
-        adaptors = PlainBlock(n, 2 * n), PlainBlock((3 if config.remembers_latent else 2) * n, 2 * n)
+        seen = 3 * sees_frame + 2 * config.buffer.flow
+        adaptors = PlainBlock(n, 2 * n), PlainBlock((1 + config.buffer.latent + (seen > 0)) * n, 2 * n)
         fusion = nn.Sequential(PlainBlock(2 * n, 3 * n), PlainBlock(3 * n))
-        if config.remembers_latent:
+        if config.buffer.latent:
             self.temp_prior_fusion_adaptor_0, self.temp_prior_fusion_adaptor_1 = adaptors
         else:
             self.mv_y_prior_fusion_adaptor_temp_0, self.mv_y_prior_fusion_adaptor_temp_1 = adaptors
-        self.pred_prior = nn.Sequential(
-            conv(config.predprior_input_dim, prior, stride=2), GDN(prior), conv(prior, prior, stride=2), GDN(prior),
+        self.pred_prior = None if seen == 0 else nn.Sequential(
+            conv(seen, prior, stride=2), GDN(prior), conv(prior, prior, stride=2), GDN(prior),
             conv(prior, prior, stride=2), GDN(prior), conv(prior, n, stride=2))
-        if config.remembers_latent:
+        if config.buffer.latent:
             self.prior_fusion = fusion
         else:
             self.PA = fusion
         self.gaussian_conditional = Gaussian()
         self.mv_decoder = _Decoder(config)
         self.feature_generator = None
-        if config.remembers_feature and (config.add_fg or config.implicit_channel != config.channel_mv):
-            self.feature_generator = conv(config.channel_mv, config.implicit_channel)
+        if config.generates_feature:
+            self.feature_generator = conv(config.channel_mv, config.buffer.feature)
 
     def forward(self, coder: Coder, flow: Tensor | None, memory: HybridMemory, qp: int | Tensor) -> CodedMotion:
         """Code one flow.
@@ -155,10 +160,7 @@ class MotionCodec(nn.Module):
         size = (memory.frame.shape[-2] // 16, memory.frame.shape[-1] // 16)
         z_hat = code_hyper(coder, y, size, self.mv_hyper_prior_encoder, self.bit_estimator_z_mv, "mz")
         hyper = crop(self.mv_hyper_prior_decoder(z_hat), size)
-        step, scales, means = self._prior(hyper, memory).chunk(3, 1)
-        step = at_least(step, 0.5)
-        y_hat = code_latent(coder, None if y is None else y / step, scales, means,
-                            self.gaussian_conditional, "my") * step
+        y_hat = code_with_parameters(coder, y, self._prior(hyper, memory), self.gaussian_conditional, "my")
         flow_hat, feature = self.mv_decoder(y_hat, conditions, self._gain("mv_q_decoder", qp))
         if self.feature_generator is not None:
             feature = self.feature_generator(feature)
@@ -171,7 +173,7 @@ class MotionCodec(nn.Module):
 
     def _prior(self, hyper: Tensor, memory: HybridMemory) -> Tensor:
         """Step, scale and mean of y, from the hyper features and what is remembered."""
-        if self.config.remembers_latent:
+        if self.config.buffer.latent:
             first, later = self.temp_prior_fusion_adaptor_0, self.temp_prior_fusion_adaptor_1
             fusion = self.prior_fusion
         else:
@@ -179,9 +181,11 @@ class MotionCodec(nn.Module):
             fusion = self.PA
         if memory.after_intra:
             return fusion(first(hyper))
-        known = [hyper, memory.ref_mv_y] if self.config.remembers_latent else [hyper]
-        temporal = self.pred_prior(torch.cat((memory.frame, memory.flow), 1))
-        return fusion(later(torch.cat((*known, temporal), 1)))
+        known = [hyper, memory.ref_mv_y] if self.config.buffer.latent else [hyper]
+        if self.pred_prior is not None:
+            seen = [memory.frame] * self.sees_frame + [memory.flow] * self.config.buffer.flow
+            known.append(self.pred_prior(torch.cat(seen, 1)))
+        return fusion(later(torch.cat(known, 1)))
 
     def _gain(self, name: str, qp: int | Tensor) -> Tensor | None:
         return getattr(self, name)[qp] if self.config.variable_rate else None
