@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from util.contact_sheet import Picture, Row, contact_sheet, thumbnail  # noqa: E402
 
-FRAME, QP = 9, 42
+FRAME, QP = 2, 42
 KEYS = {"source": "", "decoded_flow": "flow", "mask": "", "bits": "viridis"}
 
 

@@ -34,10 +34,11 @@ def test_count(number, words):
 def test_an_evaluation_ends_with_a_line_per_rate(hytip, weights, tmp_path):
     """The figures are those of the summary."""
     write_frames(tmp_path / "clip", seeded_video(2, 40, 48, 1))
-    status, out, _ = hytip("--test", *TINY_FLAGS, "--input", tmp_path / "clip", "--frame_rate", 25, "--QP", 3, 60,
-                           "--weights", weights, "--save_dir", tmp_path / "out", "--device", "cpu")
+    status, out, err = hytip("--test", *TINY_FLAGS, "--input", tmp_path / "clip", "--frame_rate", 25, "--QP", 3, 60,
+                             "--frames", 5, "--weights", weights, "--save_dir", tmp_path / "out", "--device", "cpu")
     lines = out.splitlines()
     assert status == 0 and len(lines) == 2
+    assert err == f"HyTIP: warning: {tmp_path / 'clip'} has 2 frames; --frames 5 asks for more\n"
     for line, qp in zip(lines, (3, 60)):
         summary, = (tmp_path / "out" / str(qp)).glob("brief_summary_*.txt")
         quality, rate = map(float, summary.read_text().splitlines()[1].split()[1:3])

@@ -10,6 +10,7 @@ from dataloader.source import CenterCrop, FrameSource
 from models.codec import VideoCodec
 from util.arithmetic import Arithmetic
 from util.cli.setup import weight_files
+from util.cli.words import count
 from util.evaluation.metrics import check_size
 from util.evaluation.record import write_record
 from util.evaluation.report import Averages, average, write_summary
@@ -20,6 +21,12 @@ Item = tuple[Sequence, FrameSource | None]
 def say(message: str) -> None:
     """A remark that does not end the run."""
     print(f"HyTIP: warning: {message}", file=sys.stderr)
+
+
+def tell_if_short(arguments: argparse.Namespace, frames: int) -> None:
+    """A remark where `--input` had fewer frames than `--frames` asks for; only the end tells how many a pipe has."""
+    if arguments.input is not None and arguments.frames is not None and frames < arguments.frames:
+        say(f"{arguments.input} has {count(frames, 'frame')}; --frames {arguments.frames} asks for more")
 
 
 def metric_names(arguments: argparse.Namespace) -> list[str]:

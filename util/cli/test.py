@@ -10,7 +10,7 @@ from dataloader.source import FrameSource
 from models.codec import FrameHeader, VideoCodec
 from models.entropy.coder import Estimator
 from util.arithmetic import Arithmetic
-from util.cli.datasets import metric_folder, metric_names, open_sequences, report_path, summarise
+from util.cli.datasets import metric_folder, metric_names, open_sequences, report_path, summarise, tell_if_short
 from util.cli.setup import build_model, coding_plans, save_dirs, settle_arithmetic
 from util.cli.sharing import Share
 from util.cli.words import Coded, outcome
@@ -101,6 +101,7 @@ def _write(arguments: argparse.Namespace, model: VideoCodec, arithmetic: Arithme
 def _tell(arguments: argparse.Namespace, items: list[tuple[Sequence, FrameSource]], rows: list[Rows],
           seconds: float) -> None:
     """A line per QP. The seconds are those of all QPs, which a frame passes one after the other."""
+    tell_if_short(arguments, len(rows[0][0][0]))
     for i, (qp, folder) in enumerate(zip(arguments.QP, save_dirs(arguments))):
         videos = [Coded(len(own[i][0]), source.width, source.height,
                         sum(row.rate for row in own[i][0]) * source.width * source.height, sequence.fps)

@@ -37,14 +37,19 @@ def run(arguments: argparse.Namespace) -> None:
     train(TrainingOptions.from_namespace(arguments))
 
 
-def train(options: TrainingOptions) -> bool:
-    """As `run`. Returns False when a signal stopped the run, after it was saved."""
+def train(options: TrainingOptions) -> None:
+    """As `run`.
+
+    Raises:
+        InputError: as `run`.
+        Ended: a signal stopped the run, after it was saved.
+    """
     if (options.train_conf is None) == (options.schedule is None):
         raise InputError("give either --train_conf FILE, one step, or --schedule FILE, a recipe; see "
                          "train_cfg/training_procedure.md")
     if options.dry_run:
         dry_run(options)
-        return True
+        return
     if options.gpus > 1 and "WORLD_SIZE" not in torch.os.environ:
         raise InputError(f"--gpus {options.gpus}: start one process per GPU with torchrun --nproc_per_node="
                          f"{options.gpus} HyTIP.py ...")
@@ -52,7 +57,7 @@ def train(options: TrainingOptions) -> bool:
     _settle_arithmetic(options, team)
     try:
         with tf32_in_convolutions(options.tf32 == "on"):
-            return _run_schedule(options, team) if options.schedule else train_step(options, team)
+            (_run_schedule if options.schedule else train_step)(options, team)
     finally:
         team.leave()
 
@@ -113,11 +118,11 @@ def _new_codec(options: TrainingOptions) -> VideoCodec:
     return codec_class(model_of(options))(config)
 
 
-def train_step(options: TrainingOptions, team: Team) -> bool:
-    """Train the phases of one `--train_conf`. Returns False when a signal stopped the run.
+def train_step(options: TrainingOptions, team: Team) -> None:
+    """Train the phases of one `--train_conf`.
 
     Raises:
-        InputError: as `run`.
+        InputError, Ended: as `train`.
     """
     phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
     torch.manual_seed(options.seed)
@@ -132,8 +137,8 @@ def train_step(options: TrainingOptions, team: Team) -> bool:
              f"{team.device.type}")
     _report_idle(options, phases, team)
     validation = make_validation(options, not network.codec.single_rate, anchor, team, phases[-1].lambdas)
-    return Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
-                   team).run()
+    Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
+                  team).run()
 
 
 def _clips_of(options: TrainingOptions, phases: tuple[Phase, ...]) -> dict[str, ClipSet]:
@@ -190,7 +195,7 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
 
 
-def _run_schedule(options: TrainingOptions, team: Team) -> bool:
+def _run_schedule(options: TrainingOptions, team: Team) -> None:
     """Every step of the recipe from where it stands, each starting from the last or from the step that it names."""
     previous = None
     for step in read_schedule(options.schedule):
@@ -206,9 +211,7 @@ def _run_schedule(options: TrainingOptions, team: Team) -> bool:
             own = replace(own, restore="resume", restore_exp_key=None)
         parts = [part for part in (step.cond_motion_coder_conf, step.residual_coder_conf) if part is not None]
         team.say(f"{step.name}: {Path(own.train_conf).name} with {' and '.join(parts) or own.model}")
-        if not train_step(own, team):
-            return False
-    return True
+        train_step(own, team)
 
 
 def _part_files(options: TrainingOptions, step: Step) -> dict[str, Path | None]:

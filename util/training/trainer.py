@@ -5,6 +5,7 @@ a batch are taken over all processes, and every decision is made on those sums. 
 number changes nothing but rounding, and a run that is interrupted and resumed repeats itself.
 """
 import math
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from dataloader.clips import ClipRecipe, ClipSet, EpochClips, Sample
 from dataloader.sampling import EpochOrder, MicroBatch, Share
 from util.errors import InputError
+from util.program import Ended
 from util.training.averaging import WeightAverage
 from util.training.checkpoints import AVERAGE, KEY, Checkpoints, Progress, restore_random_states
 from util.training.clip_loss import ClipLoss
@@ -71,8 +73,12 @@ class Trainer:
         self._resumed = setup.resumed
         self._saved_at = time.monotonic()
 
-    def run(self) -> bool:
-        """Train to the end. Returns False when a signal stopped the run, which is then saved."""
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Ended: a signal stopped the run, here or in another process; everything is saved.
+        """
         if self._resumed is not None:
             restore_random_states(self._resumed[KEY]["random"])
             if self.average is not None and AVERAGE in self._resumed[KEY]:
@@ -87,11 +93,10 @@ class Trainer:
                 for phase in self._remaining():
                     self._run_phase(phase)
             self.team.wait()                                       # until the last file is there
-            return True
         except Stopped:
             self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.last}; "
                           "--restore resume goes on from there")
-            return False
+            raise Ended(self.stop.received or signal.SIGTERM) from None
         finally:
             if self.records:
                 self.records.close()
