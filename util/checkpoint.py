@@ -36,33 +36,37 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def read_file(path: str | Path, origin: str = RELEASE) -> dict:
+def read_file(path: str | Path, origin: str | None = RELEASE) -> dict:
     """Unpickle a weight file; nothing but tensors, containers and NumPy scalars is allowed in it.
+
+    Args:
+        origin: where to get a file of this name; None where only its maker knows.
 
     Raises:
         InputError: no such file, not a weight file, truncated, or with forbidden content.
     """
     path = Path(path)
+    cure = f"get {path.name} from {origin}" if origin else "name a weight file with --weights"
     if not path.is_file():
-        raise InputError(f"weights {path} are missing; get {path.name} from {origin} and put it there, "
-                         "or name another file with --weights")
+        raise InputError(f"weights {path} are missing; {cure}"
+                         + (" and put it there, or name another file with --weights" if origin else ""))
     try:
         with torch.serialization.safe_globals(_numpy_scalar_types()), warnings.catch_warnings():
             warnings.simplefilter("ignore")                        # an unusual file is refused or read, not both
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds objects other than tensors" if "Unsupported" in str(error) else "it is damaged"
-        raise InputError(f"weights {path} cannot be used: {reason}; get {path.name} from {origin}") from None
+        raise InputError(f"weights {path} cannot be used: {reason}; {cure}") from None
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError, IndexError, AttributeError):
-        raise InputError(f"weights {path} cannot be read: truncated or not a PyTorch file; "
-                         f"get {path.name} from {origin}") from None
+        raise InputError(f"weights {path} cannot be read: truncated or not a PyTorch file; {cure}"
+                         ) from None
     if not isinstance(content, dict):
         raise InputError(f"weights {path} cannot be used: a dict of tensors was expected, "
-                         f"not {type(content).__name__}; get {path.name} from {origin}")
+                         f"not {type(content).__name__}; {cure}")
     return content
 
 
-def load_model(codec: VideoCodec, paths: Path | Sequence[Path], origin: str = RELEASE) -> None:
+def load_model(codec: VideoCodec, paths: Path | Sequence[Path], origin: str | None = RELEASE) -> None:
     """Fill the whole codec from weight files, strictly. Half precision becomes the model's float32.
 
     Args:
@@ -83,7 +87,7 @@ def load_model(codec: VideoCodec, paths: Path | Sequence[Path], origin: str = RE
     codec.load_state_dict({name: given[released] for released, name in wanted.items()}, strict=False)
 
 
-def _entries(path: Path, origin: str) -> State:
+def _entries(path: Path, origin: str | None) -> State:
     """The state dict of a file: under `state_dict` or `net`, or the file itself."""
     content = read_file(path, origin)
     for key in ("state_dict", "net"):

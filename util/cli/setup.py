@@ -72,7 +72,9 @@ def build_model(arguments: argparse.Namespace) -> VideoCodec:
               "program works", file=sys.stderr)
         return untrained_model(arguments)
     codec = new_codec(arguments)
-    load_model(codec, weight_files(arguments), model_of(arguments).origin)
+    model, files = model_of(arguments), weight_files(arguments)
+    released = {file.name for own in model.weights.values() for file in own}
+    load_model(codec, files, model.origin if {file.name for file in files} <= released else None)
     return codec
 
 
