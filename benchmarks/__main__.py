@@ -19,7 +19,7 @@ from util.choices import PRECISIONS
 from util.cli.arguments import parse_arguments
 from util.errors import InputError
 from util.files import atomic_path
-from util.program import Parser, exit_status
+from util.program import Parser, exit_status, wait_patiently
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
@@ -135,6 +135,7 @@ def run(argv: list[str] | None = None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input, 130 interrupted."""
+    wait_patiently()                                                # for the processes that measure, as HyTIP.py does
     return exit_status("benchmarks", lambda: run(argv))
 
 
