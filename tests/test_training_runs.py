@@ -118,7 +118,7 @@ def start_and_wait(run_options, saves):
     last = run_options.results / "HyTIP" / "checkpoints" / "last.pth.tar"
     process = subprocess.Popen(command(run_options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seen, stamp = 0, last.stat().st_mtime_ns if last.exists() else None
-    for _ in range(3000):
+    for _ in range(12000):                                               # four minutes: a busy machine is slow to start
         new = last.stat().st_mtime_ns if last.exists() else None
         if new != stamp:
             seen, stamp = seen + 1, new
