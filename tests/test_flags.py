@@ -12,7 +12,7 @@ from util.choices import CLIP_SETS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMAT
 from util.cli.arguments import build_parser, parse_arguments
 from util.cli.groups import all_groups
 from util.cli.help import markdown
-from util.cli.listing import weights_text
+from util.cli.listing import weights_text, where_to_get
 from util.cli.verbs import VERBS
 
 SLOW = ("torchvision", "torch._dynamo", "torch._inductor", "scipy", "matplotlib", "compressai", "pandas", "tensorboard",
@@ -95,9 +95,9 @@ def test_models_are_listed_with_what_is_here(hytip, monkeypatch, tmp_path):
     missing = ModelFile(name="x", path=tmp_path / "x.yml", codec="hytip", model_params={}, origin="the moon",
                         weights={"PSNR": (tmp_path / "x.pth.tar",)})
     monkeypatch.chdir(tmp_path)
-    assert weights_text(missing) == "x.pth.tar missing, from the moon"
+    assert weights_text(missing) == "PSNR missing" and where_to_get(missing) == ["x: x.pth.tar from the moon"]
     (tmp_path / "x.pth.tar").touch()
-    assert weights_text(missing) == "PSNR found"
+    assert weights_text(missing) == "PSNR found" and not where_to_get(missing)
 
 
 def test_a_word_that_is_no_verb_is_told_the_verbs(hytip):

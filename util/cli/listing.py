@@ -8,14 +8,18 @@ HEADS = ("model", "what", "parameters", "encode", "decode", "buffer", "weights")
 
 
 def print_models() -> None:
-    """Names for `--model`, sizes, and whether the weights are here."""
-    rows = [_row(find_model(name)) for name in MODELS]
-    widths = [max(len(row[i]) for row in (HEADS, *rows)) for i in range(len(HEADS) - 1)]
-    for row in (HEADS, *rows):
+    """Names for `--model`, sizes, whether the weights are here, and where those that are not come from."""
+    models = [find_model(name) for name in MODELS]
+    rows = [HEADS, *map(_row, models)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS) - 1)]
+    for row in rows:
         cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
         print("  ".join([*cells, row[-1]]))
     print("\nparameters: millions; encode, decode: kMAC per pixel of a P-frame; buffer: what a decoder keeps, in\n"
           "channels of the frame's size")
+    for model in models:
+        for text in where_to_get(model):
+            print(text)
 
 
 def _row(model: ModelFile) -> tuple[str, ...]:
@@ -28,15 +32,21 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def _missing(model: ModelFile) -> dict[str, list[Path]]:
+    """By metric, the files that are not here."""
+    return {metric: [file for file in files if not file.is_file()] for metric, files in model.weights.items()}
+
+
 def weights_text(model: ModelFile) -> str:
-    """The metrics whose weights are here; which files are not, and where to get them."""
-    missing = {metric: [file for file in files if not file.is_file()] for metric, files in model.weights.items()}
-    words = [f"{', '.join(metric for metric, files in missing.items() if not files)} found"] \
-        if not all(missing.values()) else []
-    lacking = [_shown(file) for files in missing.values() for file in files]
-    if lacking:
-        words.append(f"{', '.join(lacking)} missing, from {model.origin}")
-    return "; ".join(words) or "none; give --weights FILE"
+    """`PSNR found, MS-SSIM missing`."""
+    words = [f"{metric} {'missing' if files else 'found'}" for metric, files in _missing(model).items()]
+    return ", ".join(words) or "none; give --weights FILE"
+
+
+def where_to_get(model: ModelFile) -> list[str]:
+    """A line on the weights of a model that are not here, if there are any."""
+    lacking = [_shown(file) for files in _missing(model).values() for file in files]
+    return [f"{model.name}: {', '.join(lacking)} from {model.origin}"] if lacking else []
 
 
 def _shown(path: Path) -> str:

@@ -109,4 +109,4 @@ def _tell(arguments: argparse.Namespace, items: list[tuple[Sequence, FrameSource
         qualities = {name: average(gop for own in rows for gop in gop_averages(own[i][m], arguments.gop)).quality
                      for m, name in enumerate(metric_names(arguments))}
         print(f"QP {qp}: {outcome(videos, qualities, seconds / len(arguments.QP), estimated=True)}; "
-              f"reports in {folder}")
+              f"reports in {folder}{', pictures in visualize/ there' if arguments.visualize else ''}")
