@@ -17,7 +17,7 @@ def test_it_is_short():
 
 
 def test_there_are_commands_of_every_kind():
-    assert {command.split()[0] for command in COMMANDS} >= {"encode", "decode", "eval", "train"}
+    assert {command.split()[0] for command in COMMANDS} >= {"encode", "decode", "eval", "compare", "train"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

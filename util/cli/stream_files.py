@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataloader.open import open_sink, open_source, video_options
 from dataloader.source import CenterCrop
 from models.entropy.stream import StreamError
-from util.cli.datasets import say
+from util.cli.datasets import say, tell_if_short
 from util.cli.setup import coding_plans
 from util.cli.streams import PIPE, open_stream, write_stream
 from util.cli.words import Coded, count, outcome
@@ -40,6 +40,7 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     for part in write_stream(codec, arguments, source.timed(), source, plan, arguments.output):
         frames, size = frames + 1, size + len(part.data)
     seconds = time.monotonic() - started
+    tell_if_short(arguments, frames)
     size = size if arguments.output == PIPE else arguments.output.stat().st_size            # with header and end marker
     coded = Coded(frames, source.width, source.height, 8 * size, source.rate)
     print(f"{outcome([coded], {}, seconds)}; stream in {arguments.output}" + (", verified" if arguments.verify else ""),
