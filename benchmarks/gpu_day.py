@@ -31,14 +31,15 @@ Job = tuple[str, str, dict]
 def jobs(arguments: argparse.Namespace, device: str) -> list[Job]:
     """The measurements; with `--quick` small ones."""
     quick, model = arguments.quick, arguments.model
+    precisions = list(PRECISIONS if device == "cuda" else PRECISIONS[:2])   # a CPU takes minutes to emulate float16
     sizes = [{"width": width, "height": height} for width, height in arguments.sizes]
-    clip = {"device": device, "precisions": list(PRECISIONS), "model": model, "threads": arguments.threads,
+    clip = {"device": device, "precisions": precisions, "model": model, "threads": arguments.threads,
             "repeat": arguments.repeat, "budget": 1.0 if quick else 40.0}
     each = {"device": device, "model": model, "seconds": 0.1 if quick else 5.0}
     train = {"device": device, "threads": arguments.threads, "repeat": 1 if quick else 5,
              "config": str(TINY) if quick else None}
     found: list[Job] = [("machine", "machine", {}),
-                        ("peaks", "peaks", {"device": device, "precisions": list(PRECISIONS),
+                        ("peaks", "peaks", {"device": device, "precisions": precisions,
                                             "threads": arguments.threads, "seconds": 0.05 if quick else 2.0})]
     found += [("coding", "coding", {**clip, **size, "frames": 3 if quick else 8}) for size in sizes]
     found += [("variants", "variants", {**each, **size, "precision": precision,
