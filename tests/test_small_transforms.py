@@ -79,6 +79,13 @@ def test_unrounded_frames_full_of_detail_do_too(wide):
     assert max(qualities(codec_of("small"), still)) < WANTED - 2
 
 
+def test_unrounded_strong_colours(wide):
+    """Black, white and the purest colours in fields of 64 pixels: no activation is outside of where it is linear."""
+    colours = torch.tensor([(0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)]).float()
+    frame = colours.T.reshape(1, 3, 2, 3).repeat_interleave(64, 2).repeat_interleave(64, 3)[..., :112, :]
+    assert qualities(wide, [frame])[0] > WANTED
+
+
 def test_the_budget(wide):
     assert sum(parameter.numel() for parameter in wide.parameters()) <= 5e6
     assert count_macs(wide, decode=False).total <= 90

@@ -49,8 +49,9 @@ BRANCHES = {GateFFN: "conv_out", SumFFN: "conv_out", PlainFFN: "conv.2", DepthCo
             Down: "conv2", Up: "conv"}
 """Last convolution of what each block adds to its input."""
 
-BRANCH_GAIN = {Down: 0.5, Up: 0.2}
-"""How large that starts; 0.1 where the input passes unchanged."""
+BRANCH_GAIN = {Down: 0.5, Up: 0.2, GateFFN: 0.0}
+"""How large that starts; 0.1 where the input passes unchanged, and nothing of products, which grow with its square: a
+white frame has latents of hundreds."""
 
 
 class _Rates(NamedTuple):

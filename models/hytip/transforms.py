@@ -37,10 +37,11 @@ class Stage:
     Attributes:
         rotation: (kept, 4 x inputs), orthonormal rows; columns in the order y, x, input channel.
         deviations: standard deviation of each kept channel, in descending order.
+        flat: of each kept channel, how far a change of one colour by 1 moves it where the frame has no detail.
     """
 
-    def __init__(self, rotation: Tensor, deviations: Tensor):
-        self.rotation, self.deviations = rotation, deviations
+    def __init__(self, rotation: Tensor, deviations: Tensor, flat: Tensor):
+        self.rotation, self.deviations, self.flat = rotation, deviations, flat
 
     def kernel(self, size: int) -> Tensor:
         """Weights (kept, inputs, size, size) of a convolution of stride 2, padded by half its kernel."""
@@ -79,21 +80,23 @@ def stages(kept: list[int], correlation: float, deviation: float, planes: int = 
         variances, axes = torch.linalg.eigh(stacked @ covariance @ stacked.T)
         axes, variances = axes.flip(1)[:, :channels], variances.flip(0)[:channels]
         axes = axes * axes.sum(0).sign().where(axes.sum(0) != 0, torch.ones(()).double())    # the mean counts upwards
-        result.append(Stage(axes.T.contiguous(), variances.clamp(min=0).sqrt()))
         analysis = axes.T @ stacked
+        flat = analysis.view(len(analysis), side * side, planes).sum(1).norm(dim=1)
+        result.append(Stage(axes.T.contiguous(), variances.clamp(min=0).sqrt(), flat))
     return result
 
 
 def set_down(block: Down, stage: Stage, offset: Tensor | None = None) -> None:
     """Let `block` compute the stage from its first channels, in the first of its outputs.
 
-    The leaky ReLUs are lifted to where they are linear, and lowered again by the bias of the shortcut.
+    The leaky ReLUs are lifted to where they are linear, and lowered again by the bias of the shortcut. Strong colours
+    are rarer in the field than in frames, and so are sharp edges.
 
     Args:
         offset: of the block's used inputs, subtracted first.
     """
     kept, inputs = stage.rotation.shape[0], stage.rotation.shape[1] // 4
-    kernel, lift = stage.kernel(3), 0.2 + 4 * stage.deviations.float()
+    kernel, lift = stage.kernel(3), 0.5 + torch.maximum(4 * stage.deviations, 0.8 * stage.flat).float()
     block.conv1.weight[:kept] = 0
     block.conv1.weight[:kept, :inputs] = kernel
     block.conv1.bias[:kept] = lift - (0 if offset is None else (kernel.sum((2, 3)) * offset).sum(1))
