@@ -52,9 +52,16 @@ def test_report(case, hytip, golden_root, full_weights, tmp_path):
     assert (status, err) == (0, "")
     reports = {path.name for path in (tmp_path / "report").iterdir()}
     assert reports == {path.name for path in case.glob("*.csv")}
-    for name in reports:
-        assert_report(tmp_path / "report" / name, case / name)
     summary, = case.glob("brief_summary*.txt")
-    assert_summary(tmp_path / summary.name, summary)
+    # A value within 1e-6 of a rounding tie turns on CPUs without AVX-512: what follows it then is pinned as well.
+    for expected in [case, *case.glob("turned")]:
+        try:
+            for name in reports:
+                assert_report(tmp_path / "report" / name, expected / name)
+            assert_summary(tmp_path / summary.name, expected / summary.name)
+            break
+        except AssertionError:
+            if expected.name == "turned" or not (case / "turned").is_dir():
+                raise
     record = json.loads((tmp_path / summary.with_suffix(".json").name).read_text())
     assert record["arithmetic"]["threads"] == 1 and len(record["weights"]["sha256"]) == 64

@@ -233,6 +233,9 @@ class Codec:
             raise StreamError(f"the probability tables differ (checksum {header.tables:08x}, here "
                               f"{self.tables.checksum():08x}); use the program version that wrote the stream")
         model = self._networks["float32"]
+        if header.align % model.grid.align:
+            raise StreamError(f"the header of the stream cannot be right: it pads frames to multiples of "
+                              f"{header.align}, and this codec's grid is {model.grid.align}; get a fresh copy")
         grid = max(latent.grid for intra in (True, False) for latent in model.latents(intra))
         height, width = (side + -side % grid for side in header.aligned)
         if max_pixels is not None and height * width > max_pixels:
