@@ -168,7 +168,7 @@ def test_record_says_what_was_run(hytip, root, tmp_path):
     assert record["arithmetic"] == {"device": "cpu", "device_name": "cpu", "dtype": "float32", "threads": 1,
                                     "tf32": False, "autotuning": False, "deterministic_algorithms": True}
     assert record["sequences"] == [{"name": "BQSquare", "dataset": "HEVC-D", "frames": 2, "width": 83, "height": 50,
-                                    "color": "BT601"}]
+                                    "color": "BT601", "range": "limited", "assumed": False, "rate": "60"}]
     assert {"color", "size", "bits", "quality", "gop", "frames", "scene_cuts", "bd_rate"} == set(record["conventions"])
 
 
