@@ -62,7 +62,8 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number):
     path = tmp_path / "out.bin"
     path.write_text("whole")
     program = subprocess.Popen([sys.executable, "-c", PROGRAM.format(root=str(ROOT), path=str(path))],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     assert program.stdout.readline() == "ready\n" and len(list(tmp_path.iterdir())) == 2
     program.send_signal(number)
     _, err = program.communicate(timeout=60)
