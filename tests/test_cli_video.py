@@ -142,7 +142,7 @@ def test_pictures(run, tmp_path):
     run("--test", "--input", clip, "--visualize", "--save_dir", tmp_path / "out")
     folder = tmp_path / "out" / "visualize" / "clip"
     assert {p.name for p in folder.iterdir()} == {"source", "decoded", "flow", "decoded_flow", "mask", "prediction",
-                                                  "residual", "bits", "contact_sheet.png"}
+                                                  "masked", "residual", "error", "bits", "contact_sheet.png"}
     assert {p.name for p in (folder / "decoded").iterdir()} == {"frame_1.png", "frame_2.png", "frame_3.png"}
     run("--test", "--input", clip, "--save_dir", tmp_path / "plain")
     assert ((tmp_path / "plain" / "report" / "clip.csv").read_bytes()
