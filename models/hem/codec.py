@@ -26,7 +26,7 @@ class DCVCHEM(VideoCodec):
     """The four networks, and how a frame passes through them.
 
     Codecs that build on it name their own networks (`make_motion`, `make_inter`) and, where they remember more, their
-    memory (`make_memory`), and override `remember`.
+    memory (`make_memory`), and override `remember` and `views`.
     """
     config_type = HemConfig
     roots = {"intra": "image", "motion_estimation": "video.optic_flow", "motion": "video", "inter": "video"}
@@ -53,8 +53,9 @@ class DCVCHEM(VideoCodec):
         prediction = self.inter.predict(memory, motion)
         coded = self.inter(coder, frame, prediction, memory, self.step(self.inter.y_q_scale, header))
         decoded = self._bounded(coded.frame)
-        views = {"decoded_flow": motion.flow_hat} if flow is None else {"flow": flow, "decoded_flow": motion.flow_hat}
-        return CodedFrame(decoded, self.remember(decoded, motion, prediction, coded), views)
+        views = {} if flow is None else {"flow": flow}
+        return CodedFrame(decoded, self.remember(decoded, motion, prediction, coded),
+                          views | self.views(motion, prediction))
 
     def step(self, anchors: Tensor, header: FrameHeader) -> Tensor:
         """The global step of a latent from its four anchors, 1 1 1 or, where each sample has its QP, B 1 1 1."""
@@ -63,6 +64,10 @@ class DCVCHEM(VideoCodec):
     def remember(self, decoded: Tensor, motion: CodedMotion, prediction: Prediction, coded: CodedContent) -> HemMemory:
         """What a P-frame leaves for the next one."""
         return HemMemory(decoded, ref_feature=coded.feature, ref_y=coded.y_hat, ref_mv_y=motion.y_hat)
+
+    def views(self, motion: CodedMotion, prediction: Prediction) -> dict[str, Tensor]:
+        """What there is to see of a P-frame that the decoder knows, too."""
+        return {"decoded_flow": motion.flow_hat}
 
     def remember_frame(self, frame: Tensor) -> HemMemory:
         return self.make_memory(frame)

@@ -5,8 +5,8 @@
     y_hat, contexts -> contextual_decoder -> recon_generation_net -> frame
 
 Nothing is subtracted from the frame. Shapes: frames B 3 H W, H and W multiples of 64; contexts B channel_N at 1/1, 1/2
-and 1/4; y B channel_M H/16 W/16. Codecs that build on this one override how features are aligned (`align`), what goes
-into the parameters (`known`, `join_prior`, `fuse_priors`), or have an encoder and a decoder of their own
+and 1/4; y B channel_M H/16 W/16. Codecs that build on this one override how features are aligned (`align_features`),
+what goes into the parameters (`known`, `join_prior`, `fuse_priors`), or have an encoder and a decoder of their own
 (`make_encoder`, `make_decoder`), which join features with contexts in another way (`join_half`, `join_quarter`).
 """
 from typing import NamedTuple
@@ -151,9 +151,9 @@ class InterCodec(nn.Module):
             feature = self.feature_adaptor_I(memory.frame)
         else:
             feature = self.feature_adaptor_P(memory.ref_feature)
-        return self.align(self.feature_extractor(feature), motion)
+        return self.align_features(self.feature_extractor(feature), motion)
 
-    def align(self, features: Pyramid, motion: CodedMotion) -> Prediction:
+    def align_features(self, features: Pyramid, motion: CodedMotion) -> Prediction:
         """Features of the reference, moved to where they are in the frame, and fused."""
         return Prediction(self.context_fusion_net(warped(features, motion.flow_hat)))
 
