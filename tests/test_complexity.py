@@ -1,15 +1,19 @@
 """Complexity against the released figures and against a count by hand."""
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from helpers import full_config, seeded_model, tiny_config
 from util.evaluation.complexity import (
     ACTIVATIONS,
+    CONVENTION,
+    PLAIN,
+    POOLS,
+    PRODUCTS,
     SIZE,
-    _activation,
-    _convolution,
     _count,
+    _sum,
     aten,
     buffer_size,
     count_macs,
@@ -53,9 +57,20 @@ def test_count_by_hand():
     x = torch.zeros(1, 3, *SIZE)
     pixels = SIZE[0] * SIZE[1]
     holder = seeded_model(tiny_config())
-    convolutions, products, _ = _count(lambda: network(x), holder, {})
+    counts, _ = _count(lambda: network(x), holder, PLAIN)
     by_hand = pixels / 4 * 4 * 27 + pixels / 4 * 4 * 2 * 4
-    assert (convolutions, products) == (pytest.approx(by_hand / pixels / 1000), 0)
-    mapping = {aten.convolution: _convolution, **dict.fromkeys(ACTIVATIONS, _activation)}
-    total, _, _ = _count(lambda: network(x), holder, mapping)
+    assert _sum(counts, aten.convolution) == pytest.approx(by_hand / pixels / 1000) and _sum(counts, *PRODUCTS) == 0
+    counts, _ = _count(lambda: network(x), holder, CONVENTION)
+    total = _sum(counts, aten.convolution, *ACTIVATIONS)
     assert total == pytest.approx((by_hand + 2 * pixels / 4 * 4) / pixels / 1000)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_matrix_products_and_pools_by_hand(device):
+    """Attention counts alike, whichever kernel computes it: 4 heads, 16 tokens and 8 channels per head."""
+    shape = (SIZE[0] * SIZE[1] // 16, 4, 16, 8)
+    q, pooled = torch.zeros(shape, device=device), torch.zeros(1, 2, *SIZE, device=device)
+    counts, _ = _count(lambda: (F.scaled_dot_product_attention(q, q, q), F.max_pool2d(pooled, 2)),
+                       seeded_model(tiny_config()), CONVENTION)
+    assert _sum(counts, *PRODUCTS) == pytest.approx(2 * 4 * 16 * 8 / 1000)
+    assert _sum(counts, *POOLS) == pytest.approx(2 / 1000)

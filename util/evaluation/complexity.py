@@ -4,6 +4,9 @@ The convention is that of the released figures (docs/fidelity.md): one condition
 multiply-adds of convolutions, plus one per output of a biased convolution and one per output of an activation.
 Matrix products of the attention are told apart: the released count leaves them out. It also leaves out the 1x1
 convolutions inside GDN (5.4 kMAC/pixel), which its hooks did not see; here they count.
+
+A second convention is that of ptflops, which DCVC-MIP's figures follow: matrix products and inputs of max-pooling
+count, of activations only (leaky) ReLU.
 """
 import math
 from collections import Counter
@@ -11,7 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from models.codec import FrameHeader, Memory, VideoCodec
 from models.entropy.coder import Recorder, Replayer
@@ -19,8 +22,13 @@ from models.entropy.coder import Recorder, Replayer
 SIZE = (192, 384)
 
 aten = torch.ops.aten
-ACTIVATIONS = (aten.leaky_relu, aten.leaky_relu_, aten.relu, aten.relu_, aten.gelu, aten.sigmoid, aten._prelu_kernel)
-PRODUCTS = (aten.mm, aten.bmm, aten.addmm, aten.baddbmm)
+RECTIFIERS = (aten.leaky_relu, aten.leaky_relu_, aten.relu, aten.relu_)
+ACTIVATIONS = (*RECTIFIERS, aten.gelu, aten.sigmoid, aten._prelu_kernel)
+POOLS = (aten.max_pool2d_with_indices,)
+FUSED = (aten._scaled_dot_product_flash_attention_for_cpu,)
+"""Attention kernels that PyTorch's counter does not know."""
+PRODUCTS = (aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten._scaled_dot_product_efficient_attention,
+            aten._scaled_dot_product_flash_attention, *FUSED)
 
 
 class Macs(NamedTuple):
@@ -31,11 +39,13 @@ class Macs(NamedTuple):
         total: the released convention.
         attention: matrix products, not in `total`.
         parts: `total` per network.
+        ptflops: the second convention.
     """
     convolutions: float
     total: float
     attention: float
     parts: dict[str, float]
+    ptflops: float
 
 
 def _convolution(x, w, bias, _stride, _padding, _dilation, transposed, *_, out_shape=None, **__) -> int:
@@ -45,6 +55,19 @@ def _convolution(x, w, bias, _stride, _padding, _dilation, transposed, *_, out_s
 
 def _activation(*_, out_shape=None, **__) -> int:
     return 2 * math.prod(out_shape)
+
+
+def _pool(x, *_, **__) -> int:
+    return 2 * math.prod(x)
+
+
+def _fused(q, k, v, *_, **__) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+PLAIN = dict.fromkeys(FUSED, _fused)
+CONVENTION = {aten.convolution: _convolution, **dict.fromkeys(ACTIVATIONS, _activation), **dict.fromkeys(POOLS, _pool),
+              **PLAIN}
 
 
 class _Ledger:
@@ -82,8 +105,12 @@ class _Ledger:
             hook.remove()
 
 
-def _count(run, codec: VideoCodec, mapping: dict) -> tuple[float, float, dict[str, float]]:
-    """(all but matrix products, matrix products, all but matrix products per network), in kMAC per pixel."""
+Counts = Mapping[object, float]
+"""Thousands of multiply-adds per pixel, by operation."""
+
+
+def _count(run, codec: VideoCodec, mapping: dict) -> tuple[Counts, dict[str, Counts]]:
+    """Everything that is counted, and what of it each network does."""
     # Where gradients are recorded there are no bands of rows (models/layers/bands.py), whose overlaps count twice.
     with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         ledger = _Ledger(codec, counter)
@@ -91,14 +118,16 @@ def _count(run, codec: VideoCodec, mapping: dict) -> tuple[float, float, dict[st
             run()
         finally:
             ledger.close()
-    scale = 1 / (2 * 1000 * SIZE[0] * SIZE[1])
 
-    def sums(operations: Mapping) -> tuple[float, float]:
-        products = sum(value for operation, value in operations.items() if operation in PRODUCTS)
-        return (sum(operations.values()) - products) * scale, products * scale
+    def scaled(operations: Mapping) -> Counts:
+        return {operation: value / (2 * 1000 * SIZE[0] * SIZE[1]) for operation, value in operations.items()}
 
-    total, products = sums(counter.get_flop_counts().get("Global", {}))
-    return total, products, {name: sums(operations)[0] for name, operations in ledger.parts.items()}
+    total = scaled(counter.get_flop_counts().get("Global", {}))
+    return total, {name: scaled(operations) for name, operations in ledger.parts.items()}
+
+
+def _sum(counts: Counts, *operations: object) -> float:
+    return sum(counts.get(operation, 0) for operation in operations)
 
 
 @torch.no_grad()
@@ -118,10 +147,12 @@ def count_macs(model: VideoCodec, decode: bool = False) -> Macs:
     if decode:
         encode()
     run = replay if decode else encode
-    convolutions, attention, _ = _count(run, model, {})
-    mapping = {aten.convolution: _convolution, **dict.fromkeys(ACTIVATIONS, _activation)}
-    total, _, parts = _count(run, model, mapping)
-    return Macs(convolutions, total, attention, parts)
+    plain, _ = _count(run, model, PLAIN)
+    counts, parts = _count(run, model, CONVENTION)
+    released = (aten.convolution, *ACTIVATIONS)
+    return Macs(_sum(plain, aten.convolution), _sum(counts, *released), _sum(counts, *PRODUCTS),
+                {name: _sum(own, *released) for name, own in parts.items()},
+                _sum(counts, aten.convolution, *RECTIFIERS, *POOLS, *PRODUCTS))
 
 
 def _memory_after_p_frame(model: VideoCodec, frames: torch.Tensor) -> Memory:
@@ -163,7 +194,8 @@ def describe_macs(macs: Macs, decode: bool) -> str:
     lines = [f"{'decoding' if decode else 'encoding'} one conditional P-frame at {SIZE[1]}x{SIZE[0]}, in kMAC/pixel"]
     lines += [f"  {name:<20}{value:10.1f}" for name, value in macs.parts.items() if value]
     lines += [f"  {'total':<20}{macs.total:10.1f}", f"  {'convolutions alone':<20}{macs.convolutions:10.1f}",
-              f"  {'attention products':<20}{macs.attention:10.1f}  (not in the total)"]
+              f"  {'matrix products':<20}{macs.attention:10.1f}  (not in the total)",
+              f"  {'as ptflops counts':<20}{macs.ptflops:10.1f}  (products and pools, rectifiers only)"]
     return "\n".join(lines)
 
 
