@@ -63,7 +63,8 @@ def test_kinds_and_sizes(coded):
                 for own, frame, mapper, _, result in coded]
     assert list(pictures[0]) == ["source", "decoded", "error", "bits"]
     masked = "mask" in coded[1][4].views
-    assert list(pictures[1]) == [kind for kind in CAPTIONS if masked or kind not in ("mask", "masked")]
+    absent = {"residual_offset", "offset_mask"} | (set() if masked else {"mask", "masked"})
+    assert list(pictures[1]) == [kind for kind in CAPTIONS if kind not in absent]
     for kind, picture in pictures[1].items():
         assert picture.image.size == SIZE[::-1] and (picture.note or not picture.key)
         keyed = with_key(picture)
@@ -101,6 +102,19 @@ def test_what_is_shown():
     assert (pixels["flow"][0, 20] == 255).all() and halved.min() > moving.min()
 
 
+def test_offsets_have_a_scale_of_their_own_and_the_size_of_the_frame():
+    original, result = made_up()
+    offset = torch.zeros(1, 2, ALIGNED[0] // 2, ALIGNED[1] // 2)
+    offset[:, 1, :, :5] = 0.25
+    views = {**result.views, "residual_offset": offset, "offset_mask": torch.where(offset[:, 1:] > 0, 0.6, 0.2)}
+    pictures = frame_pictures(original, result._replace(views=views))
+    moved = np.array(pictures["residual_offset"].image)
+    assert moved.shape == (*SIZE, 3) and "0.25" in pictures["residual_offset"].note
+    assert (moved[:, :10] == np.array(pictures["flow"].image)[0, 0]).all() and (moved[:, 10:] == 255).all()
+    mask = np.array(pictures["offset_mask"].image)
+    assert (mask[:, :10] == 153).all() and (mask[:, 10:] == 51).all()
+
+
 def test_the_wheel_is_the_key():
     """The colour of the lowest point of the wheel is that of the longest flow downwards."""
     original, result = made_up()
@@ -116,11 +130,12 @@ def test_files_and_contact_sheet(tmp_path):
     with Pictures(tmp_path / "clip", "clip, QP 3") as add:
         for n in range(1, 31):
             add(n, original, intra if n == 1 else result, torch.rand(ALIGNED))
-    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == sorted([*CAPTIONS, "contact_sheet.png"])
+    kinds = CAPTIONS.keys() - {"residual_offset", "offset_mask"}
+    assert {path.name for path in (tmp_path / "clip").iterdir()} == kinds | {"contact_sheet.png"}
     assert len(list((tmp_path / "clip" / "flow").iterdir())) == 29
     assert len(list((tmp_path / "clip" / "bits").iterdir())) == 30
     with Image.open(tmp_path / "clip" / "contact_sheet.png") as sheet:
-        assert sheet.width > len(CAPTIONS) * THUMB and sheet.height > SHEET_ROWS // 2 * SIZE[0]
+        assert sheet.width > len(kinds) * THUMB and sheet.height > SHEET_ROWS // 2 * SIZE[0]
 
 
 def test_a_sheet_shows_the_pictures_with_title_label_and_keys():

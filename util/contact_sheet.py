@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 CAPTIONS = {"source": "source", "decoded": "decoded", "error": "|decoded - source|", "flow": "estimated flow",
-            "decoded_flow": "decoded flow", "prediction": "predicted frame", "mask": "mask",
+            "decoded_flow": "decoded flow", "residual_offset": "mean residual offset",
+            "offset_mask": "mean offset mask", "prediction": "predicted frame", "mask": "mask",
             "masked": "mask x predicted", "residual": "source - mask x predicted", "bits": "bits per pixel"}
 """Kinds of pictures, in their order, and what stands above them."""
 

@@ -1,10 +1,12 @@
 """Pictures of what happens to each frame, and a contact sheet per sequence.
 
-    source  decoded  error  flow  decoded_flow  prediction  mask  masked  residual  bits
+    source  decoded  error  flow  decoded_flow  residual_offset  offset_mask  prediction  mask  masked  residual  bits
 
-I-frames have source, decoded, error and bits; a codec without a mask has neither mask nor masked.
+I-frames have source, decoded, error and bits; a codec without a mask has neither mask nor masked, and only one
+with offset diversity has residual_offset and offset_mask, each the mean over all offsets.
 
-Flows share one scale per frame, given beside them with a colour wheel (Baker et al., IJCV 2011, as torchvision has it).
+Flows share one scale per frame, given beside them with a colour wheel (Baker et al., IJCV 2011, as torchvision has it);
+residual offsets, which are short, have their own.
 `masked` is mask * prediction, which is what the source is coded less of: `residual` is (source - masked) / 2 + 1/2, so
 that grey is zero. `error` is the mean over R, G and B of |decoded - source|. `bits` is the estimate of bits per pixel,
 spread over the pixels that a latent position stands for.
@@ -106,6 +108,10 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
     flows = {name: cut(views[name]) for name in ("flow", "decoded_flow") if name in views}
     if flows:
         pictures |= _flow_pictures(flows)
+    if "residual_offset" in views:
+        pictures |= _flow_pictures({"residual_offset": cut(_enlarged(views["residual_offset"], coded.frame))})
+    if "offset_mask" in views:
+        pictures["offset_mask"] = rgb(cut(_enlarged(views["offset_mask"], coded.frame)), "black 0; white 1")
     if "mc" in views:
         pictures["prediction"] = rgb(cut(views["mc"]))
     if "mask" in views:
@@ -122,6 +128,11 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
 
 def _in_colours(values: Tensor, key: str, note: str) -> Picture:
     return Picture(Image.fromarray(colours(values.clamp(0, 1).numpy(), key)), key, note)
+
+
+def _enlarged(x: Tensor, frame: Tensor) -> Tensor:
+    """A view at a fraction of the frame, at its size."""
+    return interpolate(x.float(), size=tuple(frame.shape[-2:]), mode="nearest")
 
 
 def _flow_pictures(flows: dict[str, Tensor]) -> dict[str, Picture]:
