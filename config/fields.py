@@ -8,6 +8,11 @@ def one_of(*values: Any, **kwargs: Any) -> Any:
     return field(metadata={"allowed": values}, **kwargs)
 
 
+def from_zero(**kwargs: Any) -> Any:
+    """An integer, or a list of them, that may be 0; others are at least 1."""
+    return field(metadata={"least": 0}, **kwargs)
+
+
 def require(condition: bool, message: str) -> None:
     """Refuse values that cannot work together.
 

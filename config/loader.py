@@ -69,7 +69,7 @@ def build_config(path: str | Path, where: str, given: Any, schema: type[Config])
     hints = typing.get_type_hints(schema)
     values = {}
     for key, value in given.items():
-        values[key] = _convert(path, f"{where}.{key}", value, hints[key], fields[key].metadata.get("allowed"))
+        values[key] = _convert(path, f"{where}.{key}", value, hints[key], **fields[key].metadata)
     try:
         return schema(**values)
     except ValueError as error:
@@ -86,12 +86,12 @@ def _changed(path: Path, schema: type[Config], changes: dict) -> Config:
     return build_config(path, "model_params", {**given, **changes}, schema)
 
 
-def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple | None) -> Any:
+def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple | None = None, least: int = 1) -> Any:
     """Check one value against its annotation; lists become tuples, the string `None` becomes None."""
     if value == "None":
         value = None
     if allowed is not None:
-        if value not in allowed:
+        if not any(value == each and type(value) is type(each) for each in allowed):
             raise InputError(f"{path}: {where}: {value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
         return value
     if isinstance(hint, types.UnionType):                          # `X | None`
@@ -106,13 +106,14 @@ def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple
         return build_config(path, where, value, hint)
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and _is_width(value):
+    if hint is int and _is_integer(value, least):
         return value
-    if typing.get_origin(hint) is tuple and isinstance(value, list) and all(map(_is_width, value)):
+    if typing.get_origin(hint) is tuple and isinstance(value, list) and all(_is_integer(each, least) for each in value):
         return tuple(value)
-    expected = {bool: "True or False", int: "an integer of at least 1"}.get(hint, "a list of integers of at least 1")
+    expected = {bool: "True or False", int: f"an integer of at least {least}"}.get(
+        hint, f"a list of integers of at least {least}")
     raise InputError(f"{path}: {where}: {value!r} is not allowed; it must be {expected}")
 
 
-def _is_width(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
