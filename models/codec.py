@@ -76,7 +76,9 @@ class CodedFrame(NamedTuple):
             codec lacks is not there; I-frames have none. Names that reports and pictures know:
             flow: estimated flow, B 2 H W, when encoding; decoded_flow: B 2 H W;
             mc: motion-compensated frame, B 3 H W, unclamped; mask: B 1 H W in (0, 1);
-            prediction: what is subtracted from the source, B 3 H W.
+            prediction: what is subtracted from the source, B 3 H W;
+            residual_offset: the mean of what is added to the decoded flow, B 2 h w in pixels of the frame, h w a
+            fraction of H W; offset_mask: the mean of the masks there, B 1 h w in (0, 1).
     """
     frame: Tensor
     memory: Memory
@@ -176,6 +178,7 @@ class Training(NamedTuple):
         initialise: fills a codec with weights to learn from nothing, given the lambdas of QP 0 and 63 where known.
         rules: `--restore` -> what the entries of the result of the step before become.
         pretrained: whether for MS-SSIM -> files for `--restore load_pretrained`.
+        widen: name, value and the shape that it has in this codec -> what takes the place of a value of another shape.
         rate_tables: names of parameters with a row per rate, for moving a model to other lambdas.
         rate_anchors: likewise, of those whose first and last row alone count.
         qps: rates that samples are drawn from.
@@ -183,6 +186,7 @@ class Training(NamedTuple):
     initialise: Callable[["VideoCodec", tuple[float, float] | None], None]
     rules: Mapping[str, Rule] = {}
     pretrained: Callable[[bool], Sequence[Pretrained]] = lambda ssim: ()
+    widen: Callable[[str, Tensor, torch.Size], Tensor] = lambda name, value, shape: value
     rate_tables: Sequence[str] = ()
     rate_anchors: Sequence[str] = ()
     qps: Sequence[int] = range(RATES)

@@ -13,7 +13,7 @@ DEFAULT_DATASET = "Vimeo-90k"
 
 RESTORES = ("HyTIP", "resume", "load_pretrained", "scratch", "CRC_to_MCR", "Motion_Hybrid", "Inter_Hybrid",
             "ReduceMotionBufferSize", "ReduceInterBufferSize", "FA", "CTM", "context", "Variable", "LongSequence",
-            "intra", "same", "explicit")
+            "intra", "same", "explicit", "base")
 """Starting points: the first four of every codec, the others as its `Training.rules` have them."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -35,17 +35,18 @@ class Report(NamedTuple):
 
 
 def carry_over(network: TrainedNetwork, source: Entries, rule: Rule) -> Report:
-    """Fill what has the same name and shape after the rule."""
-    own = dict(network.entries())
+    """Fill what has the same name and shape after the rule, and where the codec knows to widen a value."""
+    own, widen = dict(network.entries()), network.codec.for_training().widen
     chosen: Entries = {}
     renamed, dropped = [], []
     for old, value in source.items():
-        names = [name for name in rule(old) if name in own and isinstance(value, Tensor)
-                 and own[name].shape == value.shape]
-        if not names:
+        fitting = {name: widen(name, value, own[name].shape) for name in rule(old)
+                   if name in own and isinstance(value, Tensor)}
+        fitting = {name: fit for name, fit in fitting.items() if fit.shape == own[name].shape}
+        if not fitting:
             dropped.append(old)
-        for name in names:
-            chosen[name] = value
+        for name, fit in fitting.items():
+            chosen[name] = fit
             if name != old:
                 renamed.append((old, name))
     network.load_entries(chosen)
