@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CODECS = {"hytip": "models.hytip.codec:HyTIP", "dcvc-hem": "models.hem.codec:DCVCHEM"}
+CODECS = {"hytip": "models.hytip.codec:HyTIP", "dcvc-hem": "models.hem.codec:DCVCHEM",
+          "dcvc-mip": "models.mip.codec:DCVCMIP"}
 """Name of a codec, as model files have it -> module and class."""
 
-MODELS = {"hytip": "config/hytip.yml", "small": "config/small/hytip.yml", "dcvc-hem": "config/dcvc-hem.yml"}
+MODELS = {"hytip": "config/hytip.yml", "small": "config/small/hytip.yml", "dcvc-hem": "config/dcvc-hem.yml",
+          "dcvc-mip": "config/mip/E.yml"}
 """Name of a model (`--model`) -> its file."""
 
 ALIASES = {"full": "hytip"}

@@ -9,6 +9,7 @@ from models.hytip.codec import HyTIP
 from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionConfig, MotionEstimationConfig
 from seeded import seeded_state, seeded_tensor
 from seeded_hem import seeded_entry
+from seeded_mip import seeded_weight
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
@@ -69,7 +70,8 @@ def tiny_codec_model(name: str) -> VideoCodec:
     """A codec of the catalogue at the widths of tests/tiny, with seeded weights, frozen for evaluation."""
     codec = build_codec(find_model(TINY / f"{name}.yml"))
     seeders = {"hytip": lambda key, released, value: seeded_tensor(released.replace(".module.", "."), value),
-               "dcvc-hem": lambda key, released, value: seeded_entry(released, tuple(value.shape))}
+               "dcvc-hem": lambda key, released, value: seeded_entry(released, tuple(value.shape)),
+               "dcvc-mip": lambda key, released, value: seeded_weight(released, value)}
     state = codec.state_dict()
     codec.load_state_dict({key: seeders[name](key, codec.released_name(key), value) for key, value in state.items()})
     return codec.eval().requires_grad_(False)
