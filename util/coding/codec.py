@@ -9,8 +9,9 @@
 Frames go in as tensors or arrays, uint8 RGB, (3, H, W) or (H, W, 3), and come out as uint8 tensors (3, H, W). `encode`
 and `decode` tell more about each frame, for reports.
 """
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,11 +33,12 @@ from util.coding.frames import frames_of, opened
 from util.coding.gop import CodingPlan
 from util.coding.machine import Machine
 from util.coding.overlap import in_order
+from util.coding.rate_control.controller import Constant, Controller
 from util.coding.reader import StreamReader
 from util.coding.session import EncodedPart, Session
 from util.errors import InputError
 from util.files import atomic_path
-from util.video import VideoFacts
+from util.video import NOTHING_KNOWN, Timed, VideoFacts
 
 
 class Codec:
@@ -110,18 +112,19 @@ class Codec:
         return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device, self.span,
                        self.threads)
 
-    def compress(self, frames: Any, plan: CodingPlan | int, **options) -> Iterator[bytes]:
+    def compress(self, frames: Any, plan: CodingPlan | Controller | int, **options) -> Iterator[bytes]:
         """The stream piece by piece, as the frames come. Arguments and errors as in `encode`."""
         return (part.data for part in self.encode(frames, plan, **options))
 
-    def encode(self, frames: Any, plan: CodingPlan | int, *, portable: bool = False, facts: VideoFacts | None = None,
-               align: int | None = None) -> Iterator[EncodedPart]:
+    def encode(self, frames: Any, plan: CodingPlan | Controller | int, *, portable: bool = False,
+               facts: VideoFacts | None = None, align: int | None = None) -> Iterator[EncodedPart]:
         """The parts of the stream, each as soon as its frame (and `behind` more) has come: header, frames, end marker.
 
         Args:
             frames: uint8 RGB, all of one size; at least one: any iterable of tensors or arrays, (3, H, W) or
                 (H, W, 3), one array of them all, or the path of a video or folder.
-            plan: frame types, rates and resets; a number is the QP of all frames.
+            plan: frame types, rates and resets; a number is the QP of all frames; a controller decides them as it
+                goes, and serves one stream.
             portable: code in float64, so that other devices and instruction sets can decode.
             facts: rate, time stamps and colour, for whoever decodes; by default those of the source.
             align: frames are padded to multiples of it; a multiple of the codec's grid, which is the default.
@@ -129,33 +132,50 @@ class Codec:
         Raises:
             InputError: no frame, one of another type or shape, or an option out of bounds.
         """
-        plan = plan if isinstance(plan, CodingPlan) else CodingPlan(qp=plan)
+        plan = CodingPlan(qp=plan) if isinstance(plan, int) else plan
+        controller = Constant(plan) if isinstance(plan, CodingPlan) else plan
         frames, known = frames_of(frames)
         first = next(frames, None)
         if first is None:
             raise InputError("there are no frames to compress; give at least one")
-        height, width = first.pixels.shape[-2:]
-        machine = Machine.here(self.arithmetic.device)
-        header = StreamHeader(codec=self.kind, model=self.name, weights=self.weights, width=width, height=height,
-                              align=self._networks["float32"].grid.multiple(align),
-                              arithmetic="float64" if portable else self.arithmetic.name, device=machine.device,
-                              threads=machine.threads, processor=machine.processor, gop=plan.gop, qp=plan.qp,
-                              intra_qp=plan.intra_qp, fingerprint=self.fingerprint, tables=self.tables.checksum(),
-                              **StreamHeader.of_facts(facts or known))
+        frames = _of_one_size(itertools.chain((first,), frames))
+        ahead = list(itertools.islice(frames, max(controller.lookahead, 1)))
+        size = tuple(first.pixels.shape[-2:])
+        header = self.stream_header(size, controller.plan, portable=portable, facts=facts or known, align=align)
+        if controller.lookahead:
+            controller.start(lambda tried: self._sizes(header, ahead, tried))
+            begun = controller.plan
+            header = dataclasses.replace(header, qp=begun.qp, intra_qp=begun.intra_qp)
         session, count = self.session(header), 0
 
         def started() -> Iterator[Callable[[], EncodedPart]]:
             nonlocal count
-            for number, (pixels, stamp) in enumerate(itertools.chain((first,), frames)):
-                if tuple(pixels.shape[-2:]) != (height, width):
-                    raise InputError(f"frame {number + 1} is {pixels.shape[-1]}x{pixels.shape[-2]}, but frame 1 is "
-                                     f"{width}x{height}; all frames of a video have one size")
-                yield session.start(pixels, number, plan.header(number, header.aligned), stamp)
+            for number, (pixels, stamp) in enumerate(itertools.chain(ahead, frames)):
+                yield session.start(pixels, number, controller.header(number, header.aligned), stamp)
                 count += 1
 
         yield EncodedPart(header.pack())
-        yield from in_order(started(), self.behind)
+        for part in in_order(started(), self.behind):
+            controller.spent(part.number, len(part.data))
+            yield part
         yield EncodedPart(pack_end(count))
+
+    def stream_header(self, size: tuple[int, int], plan: CodingPlan, *, portable: bool = False,
+                      facts: VideoFacts = NOTHING_KNOWN, align: int | None = None) -> StreamHeader:
+        """What a stream of frames of H W begins with. Arguments and errors as in `encode`."""
+        machine = Machine.here(self.arithmetic.device)
+        return StreamHeader(codec=self.kind, model=self.name, weights=self.weights, width=size[1], height=size[0],
+                            align=self._networks["float32"].grid.multiple(align),
+                            arithmetic="float64" if portable else self.arithmetic.name, device=machine.device,
+                            threads=machine.threads, processor=machine.processor, gop=plan.gop, qp=plan.qp,
+                            intra_qp=plan.intra_qp, fingerprint=self.fingerprint, tables=self.tables.checksum(),
+                            **StreamHeader.of_facts(facts))
+
+    def _sizes(self, header: StreamHeader, frames: Sequence[Timed], plan: CodingPlan) -> list[int]:
+        """Bytes of each of the first frames at a plan."""
+        session = self.session(header)
+        return [len(session.encode(frame.pixels, number, plan.header(number, header.aligned), frame.stamp).data)
+                for number, frame in enumerate(frames)]
 
     def encode_file(self, source: Any, output: str | Path, plan: CodingPlan | int, *,
                     progress: Callable[[int, int | None], None] | None = None, **options) -> int:
@@ -251,3 +271,20 @@ class Codec:
             return (f"the stream was coded with other weights or configurations of {theirs} (fingerprint "
                     f"{header.fingerprint.hex()}, here {self.fingerprint.hex()}); give those it was coded with")
         return f"the stream was coded with {theirs} (codec {header.codec}), and this is {ours}; give {theirs}"
+
+
+def _of_one_size(frames: Iterable[Timed]) -> Iterator[Timed]:
+    """The frames as they are.
+
+    Raises:
+        InputError: one has another size than the first.
+    """
+    height = width = None
+    for number, frame in enumerate(frames, start=1):
+        size = tuple(frame.pixels.shape[-2:])
+        if height is None:
+            height, width = size
+        if size != (height, width):
+            raise InputError(f"frame {number} is {size[1]}x{size[0]}, but frame 1 is {width}x{height}; all frames of a "
+                             "video have one size")
+        yield frame

@@ -1,0 +1,246 @@
+"""Targets: the leaky bucket, the law of one pass and the search, on simulated encoders; and the law on a codec."""
+import io
+import math
+import random
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_helpers import clip, decode, encode, tiny_codec
+
+from helpers import tiny_codec_model
+from models.codec import RATES
+from util.coding.bitstream import pack_end
+from util.coding.gop import CodingPlan
+from util.coding.rate_control.buffer import LeakyBucket
+from util.coding.rate_control.controller import Constant, Rates
+from util.coding.rate_control.one_pass import MOST_STEPS, OnePass, Spent
+from util.coding.rate_control.search import Goal, Ladder, Search
+from util.errors import InputError
+
+PLAN = CodingPlan(qp=32, intra_qp=34, gop=24)
+
+
+# The leaky bucket
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4000), min_size=1, max_size=40))
+def test_bucket_is_the_decoders_buffer_seen_from_the_other_side(sizes):
+    bucket = LeakyBucket(size=3000, drain=500)
+    in_hand, late = 3000, 0                                        # the decoder begins with a full buffer
+    for size in sizes:
+        fullness = bucket(size)
+        in_hand -= size
+        late += in_hand < 0
+        assert fullness == pytest.approx((3000 - in_hand) / 3000)
+        assert bucket.room == min(3000, max(0, in_hand + 500))
+        in_hand = min(3000, in_hand + 500)
+    assert bucket.underflows == late
+
+
+# The search
+
+def simulated(seed: int, frames: int, wild: bool = False):
+    """Bytes of a sequence by base QPs; `wild` has no order at all."""
+    chance = random.Random(seed)
+    costs = [chance.uniform(200, 900) * (8 if n % 16 == 0 else 1) for n in range(frames)]
+    slope = chance.uniform(0.03, 0.12)
+
+    def measure(qps):
+        if wild:
+            return random.Random(hash((seed, qps))).uniform(1e3, 1e5)
+        return sum(int(cost * math.exp(slope * (qp - 20))) for cost, qp in zip(costs, qps, strict=True))
+    return measure
+
+
+def ladder_of(frames: int) -> Ladder:
+    return Ladder([(n // 16, n % 16 // 8) for n in range(frames)], RATES - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), frames=st.integers(24, 96), share=st.floats(0.02, 0.98), guess=st.integers(0, 63))
+def test_search_ends_within_half_a_percent_and_never_above(seed, frames, share, guess):
+    measure, ladder = simulated(seed, frames), ladder_of(frames)
+    least, most = (measure(ladder.qps(level)) for level in (0, ladder.top))
+    target = least * (most / least) ** share
+    found = Search(measure, Goal.size(target)).run(ladder, guess)
+    assert found.met and 0.995 * target <= measure(found.qps) <= target
+    assert found.measured <= 24
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), target=st.floats(2e3, 9e4))
+def test_search_is_never_above_whatever_the_encoder_does(seed, target):
+    measure, ladder = simulated(seed, 32, wild=True), ladder_of(32)
+    found = Search(measure, Goal.size(target)).run(ladder, 32)
+    if found.qps is not None:
+        assert measure(found.qps) <= target
+
+
+@settings(max_examples=20, deadline=None)
+@given(frames=st.integers(24, 96), target=st.floats(20.1, 44))
+def test_search_for_quality_is_never_below(frames, target):
+    def measure(qps):
+        return 20 + 0.4 * sum(qps) / len(qps)
+    found = Search(measure, Goal.quality(target)).run(ladder_of(frames), 32)
+    assert found.met and target <= measure(found.qps) <= target + 0.02
+
+
+def test_search_beyond_the_ends():
+    measure, ladder = simulated(1, 32), ladder_of(32)
+    least, most = (measure(ladder.qps(level)) for level in (0, ladder.top))
+    assert Search(measure, Goal.size(0.99 * least)).run(ladder, 32).qps is None
+    found = Search(measure, Goal.size(2 * most)).run(ladder, 32)
+    assert found.qps == (RATES - 1,) * 32 and not found.met
+
+
+def test_each_level_raises_one_more_frame_and_mini_gops_are_spread():
+    ladder = ladder_of(64)
+    for level in range(128):
+        below, above = ladder.qps(level), ladder.qps(level + 1)
+        assert sum(above) == sum(below) + 1 and all(a >= b for a, b in zip(above, below, strict=True))
+    assert ladder.order[:24] == [*range(8), *range(32, 40), *range(16, 24)]
+
+
+# The law
+
+class Scene:
+    """A simulated encoder: bytes by QP, frame type and noise; scenes of unequal difficulty between cuts.
+
+    Args:
+        levels: ln of how much more frames of each scene take.
+    """
+
+    def __init__(self, seed: int, levels=(0.0,), cuts=(), slope: float = 0.06, noise: float = 0.15):
+        self.seed, self.cuts, self.levels = seed, cuts, levels
+        self.noise, self.slope, self.ratio = noise, slope, random.Random(seed).uniform(3, 6)
+
+    def size(self, number, header) -> int:
+        level = self.levels[sum(number >= cut for cut in self.cuts)]
+        factor = self.ratio if header.intra or number in self.cuts else (1, 1.6, 1.2)[header.frame_type]
+        return max(8, int(1000 * factor * math.exp(level + self.slope * (header.qp - 32)
+                                                   + random.Random(f"{self.seed} {number}").gauss(0, self.noise))))
+
+
+KBITS = 300
+"""What a scene of level 0 takes at QPs about 32 and 25 frames per second."""
+
+
+def controlled(scene: Scene, kbits: float = KBITS, frames: int = 288, lag: int = 0, buffer: float = 1.0):
+    """The law, and the frames that went out; a byte count comes `lag` frames after its header."""
+    history: list[Spent] = []
+    law = OnePass(Rates(PLAN, RATES, RATES), 1000 * kbits, 25, buffer, history.append)
+    law.start(lambda plan: [scene.size(n, plan.header(n, (64, 64))) for n in range(law.lookahead)])
+    waiting = []
+    for number in range(frames):
+        waiting.append((number, scene.size(number, law.header(number, (64, 64)))))
+        if len(waiting) > lag:
+            law.spent(*waiting.pop(0))
+    for late in waiting:
+        law.spent(*late)
+    return law, history
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("slope", [0.025, 0.06])
+def test_one_pass_meets_the_rate_over_scenes_of_unequal_difficulty(slope, lag):
+    """Cuts on a GOP's first frame and amid a mini-GOP, each scene up to 1.6 times as difficult as the next."""
+    errors = []
+    for seed in range(4):
+        for levels in ((0.0, 0.25, -0.25), (-0.25, 0.25, 0.0), (0.25, -0.25, 0.0)):
+            for cuts in ((96, 192), (91, 186)):
+                law, history = controlled(Scene(seed, levels, cuts, slope), lag=lag)
+                assert law.bytes == sum(spent.size for spent in history)
+                errors.append(abs(law.average / law.bitrate - 1))
+                assert law.bucket.underflows == 0
+    assert sum(errors) / len(errors) <= 0.02 and max(errors) <= 0.04
+
+
+def test_base_changes_at_mini_gops_only_and_by_three_at_most_within_a_scene():
+    changes = set()
+    for seed in range(8):
+        _, history = controlled(Scene(seed, noise=0.1, slope=0.025))
+        bases = [spent.qp - 2 * spent.intra for spent in history]
+        for number in range(1, len(bases)):
+            assert bases[number] == bases[number - 1] or number % 24 % 8 == 0
+            changes.add(abs(bases[number] - bases[number - 1]))
+    assert max(changes) == MOST_STEPS
+
+
+def test_after_a_cut_the_base_goes_all_the_way():
+    _, history = controlled(Scene(3, (0.0, -0.7), (100,), noise=0.05))
+    bases = [spent.qp - 2 * spent.intra for spent in history]
+    assert bases[103] == bases[98] and bases[112] - bases[103] > 2 * MOST_STEPS
+
+
+def test_credit_of_easy_frames_is_not_hoarded():
+    """Frames that the highest QP cannot fill, then hard ones: the buffer never owes or owns more than it holds."""
+    scene = Scene(2, (-5.0, 0.0), (480,))
+    law, history = controlled(scene, 2 * KBITS, frames=480)
+    assert history[-1].qp == RATES - 1 and -0.41 * law.bucket.size <= law._debt <= 0
+    law, history = controlled(Scene(2, (-5.0, 0.0), (480,)), 2 * KBITS, frames=720)
+    late = [spent.size for spent in history[-120:]]
+    assert sum(late) / len(late) == pytest.approx(law.budget, rel=0.05)
+
+
+def test_i_frames_are_made_to_fit_a_short_buffer():
+    """Of five frames, of which an I-frame at the QP of the others would take more than eight."""
+    scene = Scene(4, noise=0.05)
+    scene.ratio = 8
+    law, history = controlled(scene, buffer=0.2)
+    assert law.bucket.size == pytest.approx(5 * law.budget) and law.bucket.underflows == 0
+    assert all(spent.qp < history[spent.number + 1].qp + 2 for spent in history if spent.intra)
+    assert law.average == pytest.approx(law.bitrate, rel=0.04)
+
+
+def test_buffer_shorter_than_a_frame_is_refused():
+    rates = Rates(PLAN, RATES, RATES)
+    OnePass(rates, 1e5, 25, 0.04)
+    with pytest.raises(InputError, match="--buffer of 0.039 s is shorter than a frame; give at least 0.04 s"):
+        OnePass(rates, 1e5, 25, 0.039)
+
+
+def test_a_rate_below_the_lowest_is_refused_and_the_range_is_told():
+    scene = Scene(1, noise=0.0)
+    least, most = (sum(scene.size(n, Rates(PLAN, RATES, RATES).at(base).header(n, (64, 64))) for n in range(24)) / 24
+                   * 8 * 25 / 1000 for base in (0, RATES - 1))
+    with pytest.raises(InputError, match="--bitrate 10k is below what QP 0 makes") as told:
+        controlled(scene, 10)
+    low, high = re.search(r"reaches ([0-9.]+)k to ([0-9.]+)k", str(told.value)).groups()
+    assert float(low) == pytest.approx(least, rel=0.08) and float(high) == pytest.approx(most, rel=0.08)
+
+
+# On a codec
+
+def test_a_constant_controller_is_the_plan():
+    frames = clip(3, 64, 64)
+    assert encode(tiny_codec(), frames, Constant(PLAN)) == encode(tiny_codec(), frames, PLAN)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_controlled_stream_decodes_and_tells_its_qps(behind, monkeypatch):
+    codec, history = tiny_codec(), []
+    monkeypatch.setattr(codec, "behind", behind)
+    plan = CodingPlan(qp=40, intra_qp=42, gop=2, rate_gop_size=1)
+    least, most = (8 * 25 * len(encode(codec, clip(2, 64, 64), replace(plan, qp=qp, intra_qp=qp))) / 2
+                   for qp in (0, RATES - 1))
+    law = OnePass(Rates.of(codec.network("float32"), plan), (least + most) / 2, 25, tell=history.append)
+    stream = encode(codec, clip(6, 64, 64), law)
+    decoded = decode(codec, stream)
+    assert [frame.header.qp for frame in decoded] == [spent.qp for spent in history]
+    assert [frame.size for frame in decoded] == [spent.size for spent in history]
+    assert law.plan.intra_qp - law.plan.qp in (0, 1, 2) and len({spent.qp for spent in history}) > 2
+    assert all(frame.matches for frame in decoded)
+    cut = stream[:-len(pack_end(6)) - decoded[5].size]
+    kept = codec.decode(io.BytesIO(cut), keep_going=True, report=lambda line: None)
+    assert [frame.number for frame in kept] == list(range(5))
+
+
+def test_a_model_of_a_single_rate_has_no_targets():
+    model = tiny_codec_model("hytip")
+    assert Rates.of(model, PLAN).highest == RATES - 1
+    model.rates = lambda intra: 1
+    with pytest.raises(InputError, match="single rate"):
+        Rates.of(model, PLAN)
