@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,8 @@ from helpers import ROOT, TINY, tiny_codec_model
 from models.catalogue import CODECS, MODELS, codec_class, find_model
 from models.codec import CodedFrame, FrameHeader, VideoCodec
 from models.entropy.coder import Estimator, Recorder, Replayer
-from models.entropy.stream import StreamError
+from models.entropy.stream import StreamEncoder, StreamError
+from models.entropy.tables import PRECISION
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import fingerprint, load_model, save_model
@@ -164,6 +166,60 @@ def test_streams_decode_and_are_as_large_as_their_estimate(model, codec):
             # Rounding to bytes, the length, and the state that the coder ends with; an unlikely symbol may cost less
             # than its estimate, which has a floor.
             assert 0.5 * bits <= size <= 1.02 * bits + 64, (latent, size, bits)
+
+
+class Prices(StreamEncoder):
+    """Writes, and compares what each symbol's distribution says it costs with what its table does.
+
+    Attributes:
+        likely: bits of the symbols that are in their tables and have a probability of 2^-LIMIT at least, by
+            (distribution, table): [2] float; `count` of them.
+        rest: the same of the others; the digits of an escape are left out of the second.
+    """
+    LIMIT = 12
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.likely, self.rest, self.count = np.zeros(2), np.zeros(2), 0
+
+    def code(self, residual, scale, distribution, name):
+        symbols = super().code(residual, scale, distribution, name)
+        self._compare(symbols, distribution.bits(symbols.double(), scale.double()), distribution.index(scale), name)
+        return symbols
+
+    def code_z(self, z, prior, size, name):
+        symbols = super().code_z(z, prior, size, name)
+        channels = torch.arange(prior.channels)[None, :, None, None].expand_as(symbols)
+        self._compare(symbols, prior.bits(symbols), channels, name)
+        return symbols
+
+    def _compare(self, symbols, bits, index, name):
+        tables, values, index = self.tables[name], symbols.flatten().long().numpy(), index.flatten().long().numpy()
+        place = values - tables.first[index] + 1
+        escaped = (place < 1) | (place > tables.count[index])
+        paid = np.array([PRECISION - math.log2(tables.frequencies[table][0 if outside else entry])
+                         for table, entry, outside in zip(index, place, escaped)])
+        said = bits.flatten().double().numpy()
+        likely = (said <= self.LIMIT) & ~escaped
+        assert not escaped[said <= 8].any(), "a tail holds 2^-9 at most"
+        self.count += likely.sum()
+        self.likely += said[likely].sum(), paid[likely].sum()
+        self.rest += said[~likely].sum(), paid[~likely].sum()
+
+
+def test_symbols_cost_what_their_distributions_say(model, codec):
+    """Within 1 %, and the 2^-13 of an escape. That is the whole payload where distributions fit; with seeded weights
+    many symbols are improbable, and these may cost less than an estimate whose tail has a floor."""
+    memory = None
+    for n, frame in enumerate(source(3)):
+        prices, estimator = Prices(codec.tables), Estimator()
+        with torch.no_grad():
+            header = model.understood(PLAN.header(n, SIZE))
+            model.code_frame(estimator, frame, memory, header)
+            memory = model.code_frame(prices, frame, memory, header).memory
+        said, paid = prices.likely
+        assert paid == pytest.approx(said, rel=0.01, abs=prices.count * 2 ** -13) and said > 100
+        assert said + prices.rest[0] == pytest.approx(sum(bits.item() for bits in estimator.bits.values()), rel=0.001)
 
 
 def test_odd_sizes_are_padded_and_cropped(codec):
