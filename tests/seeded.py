@@ -34,7 +34,7 @@ def seeded_tensor(name: str, like: torch.Tensor, salt: int = 0) -> torch.Tensor:
         value = 1 + 0.1 * normal
     else:
         gain = 3.0 if name.endswith("if_model.net.refine.1.weight") else 0.7
-        value = gain * normal / np.sqrt(np.prod(shape[1:]))
+        value = gain * normal / np.float32(np.sqrt(np.prod(shape[1:])))          # NumPy 1 and 2 alike
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
 
 

@@ -40,7 +40,7 @@ def seeded_entry(name: str, shape: tuple[int, ...], salt: int = 0) -> torch.Tens
     elif leaf == "bias":
         value = 0.05 * normal + 0.5 * layer.endswith(AROUND_HALF)
     else:
-        value = GAINS.get(layer, 0.8) * normal / np.sqrt(np.prod(shape[1:]))
+        value = GAINS.get(layer, 0.8) * normal / np.float32(np.sqrt(np.prod(shape[1:])))          # NumPy 1 and 2 alike
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
 
 
