@@ -1,4 +1,5 @@
-"""More than two thousand hostile streams: each ends in a clean error or in correct frames, in bounded memory."""
+"""Hostile streams, some hundreds and with `-m slow` more than two thousand: each ends in a clean error or in correct
+frames, in bounded memory."""
 import io
 import random
 import resource
@@ -20,6 +21,12 @@ from util.coding.reader import StreamReader
 MEMORY = 2 << 30
 SECONDS = 20.0
 """For one case, on a busy machine."""
+
+
+def seeds(count: int, few: int) -> pytest.MarkDecorator:
+    """Runs a test with `few` seeds, and with the others if slow tests are asked for."""
+    return pytest.mark.parametrize("seed", [seed if seed < few else pytest.param(seed, marks=pytest.mark.slow)
+                                            for seed in range(count)])
 
 
 @lru_cache(maxsize=2)
@@ -81,7 +88,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@seeds(15, few=4)
 def test_accidents_anywhere(seed):
     rng, (data, frames) = random.Random(seed), original(portable=seed % 5 == 0)
     stream = b"".join(data)
@@ -89,7 +96,7 @@ def test_accidents_anywhere(seed):
     assert outcomes.count("complete") < 8 and outcomes.count("error") > 5
 
 
-@pytest.mark.parametrize("seed", range(10))
+@seeds(10, few=3)
 def test_accidents_between_whole_packets(seed):
     rng, (data, frames) = random.Random(100 + seed), original()
     for _ in range(20):
@@ -104,7 +111,7 @@ def seal(head: bytes) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@seeds(10, few=3)
 def test_forged_headers(seed):
     """Any size, rate, alignment, arithmetic and so on, with the right checksum."""
     rng, (data, frames) = random.Random(200 + seed), original()
@@ -138,7 +145,7 @@ def forge(packet: Packet, rng: random.Random, bounds) -> Packet:
     return replace(packet, payload=fill)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@seeds(12, few=2)
 def test_forged_packets(seed):
     """The networks meet symbols that no encoder would write: huge, or of other frames."""
     rng, (data, frames) = random.Random(300 + seed), original(portable=seed % 4 == 0)
@@ -154,7 +161,7 @@ def test_forged_packets(seed):
     assert outcomes.count("error") > 5 and outcomes.count("reported") > 5
 
 
-@pytest.mark.parametrize("seed", range(5))
+@seeds(5, few=2)
 def test_noise(seed):
     rng, (data, frames) = random.Random(400 + seed), original()
     for _ in range(30):

@@ -184,7 +184,7 @@ def test_the_number_of_frames_in_memory_does_not_grow(behind, monkeypatch):
             alive.add(self)
     monkeypatch.setattr("util.coding.session.StreamEncoder", Watched)
     most = 0
-    for _ in behind_codec(behind).encode(clip(12, 16, 16), PLAN):
+    for _ in behind_codec(behind).encode(clip(7, 16, 16), PLAN):
         gc.collect()
         most = max(most, len(alive))
     assert most <= behind + 2

@@ -12,15 +12,15 @@ from util.demo import CLIP, QPS
 from util.evaluation.evaluate import evaluate
 from util.evaluation.metrics import METRICS
 
-FRAMES = 32
+FRAMES, FEW = 32, (QPS[0], QPS[-1])
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Per QP, the results of the GOP that the demo codes."""
+    """Per QP, the lowest and the highest, the results of the GOP that the demo codes."""
     model, arithmetic = build_codec(find_model("small")), choose_arithmetic("cpu")
     load_model(model, find_model("small").weight_files())
-    plans = [CodingPlan(qp=qp, intra_qp=qp, gop=FRAMES) for qp in QPS]
+    plans = [CodingPlan(qp=qp, intra_qp=qp, gop=FRAMES) for qp in FEW]
     coded = evaluate(arithmetic.place(model), arithmetic, FirstFrames(PngFolder(CLIP), FRAMES), plans,
                      [METRICS["PSNR"]], 16)
     return list(zip(*[[results[0] for results in frame] for frame in coded]))
@@ -63,6 +63,6 @@ PINNED = {0: (0.061537, 31.4996), 63: (0.246671, 38.0417)}
 @pytest.mark.parametrize("qp", PINNED)
 def test_figures(rows, qp):
     rate, quality = PINNED[qp]
-    curve = rows[QPS.index(qp)][:2]
+    curve = rows[FEW.index(qp)][:2]
     assert mean(curve, "rate") == pytest.approx(rate, rel=1e-3)
     assert mean(curve, "quality") == pytest.approx(quality, abs=5e-3)
