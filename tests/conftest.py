@@ -1,6 +1,8 @@
 """Shared fixtures: configurations, seeded models, synthetic sequences, and the command line."""
+import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,13 @@ def hytip(capsys) -> Callable[..., tuple[int, str, str]]:
         status = HyTIP.main([str(word) for word in argv])
         return status, *capsys.readouterr()
     return run
+
+
+@contextmanager
+def pipes(data: bytes) -> Iterator[io.BytesIO]:
+    """Standard input that gives `data`; yields what standard output is given, as long as the block lasts."""
+    written = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        patch.setattr(sys, "stdout", io.TextIOWrapper(written, write_through=True))
+        yield written

@@ -1,11 +1,15 @@
-"""`./install.sh demo`, shortened, as a user would run it."""
+"""`./install.sh demo`, shortened."""
+import io
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+import HyTIP
 from helpers import ROOT
 from util.comparison.curves import Point
 from util.demo import CLIP, Demo, describe_bd_rate, main, spanning
@@ -16,11 +20,17 @@ from util.program import Ended, exit_status
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """(its folder, what it said) of two frames at one rate."""
-    out = tmp_path_factory.mktemp("demo")
-    done = subprocess.run([sys.executable, "-m", "util.demo", "--frames", "2", "--QP", "42", "--out", str(out)],
-                          cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    out, said = tmp_path_factory.mktemp("demo"), io.StringIO()
+
+    def run(words: list) -> subprocess.CompletedProcess:
+        """The commands in this process, which saves the start of PyTorch."""
+        assert words[:2] == [sys.executable, ROOT / "HyTIP.py"]
+        return subprocess.CompletedProcess(words, HyTIP.main([*words[2:], "--device", "cpu"]))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr("util.demo.subprocess", SimpleNamespace(run=run))
+        patch.setattr("util.demo.ANCHOR_QPS", (28, 36))
+        assert main(["--frames", "2", "--QP", "42", "--out", str(out)]) == 0
+    return out, said.getvalue()
 
 
 def test_it_evaluates_codes_compares_and_plots(ran):

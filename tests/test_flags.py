@@ -20,35 +20,36 @@ SLOW = ("torchvision", "torch._dynamo", "torch._inductor", "scipy", "matplotlib"
 """What coding and training have no need of before it is asked for."""
 
 
-def loaded(*argv, status=0) -> set[str]:
-    """Modules in memory after a command, in a process of its own."""
+def loaded(*commands: tuple, status: int = 0) -> list[set[str]]:
+    """Modules in memory after each command; one process runs them all."""
     code = (f"import json, sys; sys.path.insert(0, {str(ROOT)!r}); import HyTIP\n"
-            f"try: status = HyTIP.main({[str(word) for word in argv]!r})\n"
-            "except SystemExit as end: status = end.code\n"
-            "print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr)")
+            f"for argv in {[[str(word) for word in argv] for argv in commands]!r}:\n"
+            "    try: status = HyTIP.main(argv)\n"
+            "    except SystemExit as end: status = end.code\n"
+            "    print('\\n' + json.dumps([status, sorted(sys.modules)]), file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    ended, modules = json.loads(done.stderr.splitlines()[-1])
-    assert ended == status, done.stderr
-    return set(modules)
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[")]
+    assert [ended for ended, _ in told] == [status] * len(commands), done.stderr
+    return [set(modules) for _, modules in told]
 
 
-@pytest.mark.parametrize("argv, status", [(["--help"], 0), (["encode", "--help"], 0), (["--help_all"], 0),
-                                          (["models"], 0),
-                                          (["--unheard_of"], 2), (["--QP", "64", "--test"], 2), ([], 2)])
-def test_help_and_bad_flags_load_no_numbers(argv, status):
-    modules = loaded(*argv, status=status)
-    assert not modules & {"torch", "numpy", "av", "PIL", "tqdm", *SLOW}
+@pytest.mark.parametrize("status, commands", [
+    (0, [["--help"], ["encode", "--help"], ["--help_all"], ["models"]]),
+    (2, [["--unheard_of"], ["--QP", "64", "--test"], []])])
+def test_help_and_bad_flags_load_no_numbers(status, commands):
+    for argv, modules in zip(commands, loaded(*commands, status=status), strict=True):
+        assert not modules & {"torch", "numpy", "av", "PIL", "tqdm", *SLOW}, argv
 
 
 def test_coding_and_training_load_nothing_slow(weights, tmp_path):
     base = (*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1)
     clip = ("--input", ROOT / "demo" / "Demo" / "BigBuckBunny", "--frames", 1)
     stream = tmp_path / "clip.hyt"
-    for argv in (("--compress", *base, *clip, "--output", stream),
-                 ("--decompress", *base, "--input", stream, "--output", tmp_path / "decoded"),
-                 ("--test", *base, *clip, "--save_dir", tmp_path / "results"),
-                 ("--schedule", ROOT / "train_cfg" / "schedule.yml", "--dry_run", "--epoch_ratio", 0.01)):
-        modules = loaded(*argv)
+    commands = (("--compress", *base, *clip, "--output", stream),
+                ("--decompress", *base, "--input", stream, "--output", tmp_path / "decoded"),
+                ("--test", *base, *clip, "--save_dir", tmp_path / "results"),
+                ("--schedule", ROOT / "train_cfg" / "schedule.yml", "--dry_run", "--epoch_ratio", 0.01))
+    for argv, modules in zip(commands, loaded(*commands), strict=True):
         assert "torch" in modules and not modules & set(SLOW), argv[0]
 
 

@@ -1,4 +1,7 @@
 """Videos in and out: equal pixels on every path, pipes, bounded memory, and bad input."""
+import os
+import re
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import pipes
 from dataloader.open import VideoOptions, open_sink, open_source
 from dataloader.source import PngFolder
 from dataloader.video_out import picture
@@ -187,51 +191,33 @@ def test_a_failure_leaves_nothing_and_spares_what_was_there(tmp_path, clip, name
     assert all(torch.equal(a, b) for a, b in zip(open_source(tmp_path / name, options), before, strict=True))
 
 
-FULL_DISK = """
-import resource, sys, torch
-from dataloader.open import VideoOptions, open_sink
-from util.errors import InputError
-from util.video import STANDARDS
-resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))       # a file cannot grow further: EFBIG, as ENOSPC would be
-options = VideoOptions(chroma="444", matrix="BT709", range="limited")
-for path in sys.argv[1:]:
-    try:
-        with open_sink(path, 256, 256, options) as put:
-            for n in range(10):
-                put(torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8))
-    except InputError as error:
-        print("InputError:", error)
-"""
+@pytest.fixture
+def full_disk():
+    """A file cannot grow beyond 60000 bytes: EFBIG, as ENOSPC would be."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk(tmp_path):
-    paths = [str(tmp_path / name) for name in ("a.mp4", "a.mkv", "a.y4m", "a.yuv", "png")]
-    run = subprocess.run([sys.executable, "-c", FULL_DISK, *paths], cwd=ROOT, capture_output=True, text=True,
-                         check=True)
-    expected = [f"InputError: {path} cannot be written (File too large); choose another place" for path in paths]
-    assert run.stdout.splitlines() == expected
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.y4m", "a.yuv", "png"])
+def test_a_full_disk(tmp_path, full_disk, name):
+    options = VideoOptions(chroma="444", matrix="BT709", range="limited")
+    words = re.escape(f"{tmp_path / name} cannot be written (File too large); choose another place")
+    with pytest.raises(InputError, match=f"^{words}$"), open_sink(tmp_path / name, 256, 256, options) as put:
+        for _ in range(10):
+            put(torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8))
     assert list(tmp_path.iterdir()) == []
 
 
-PIPE = """
-import sys
-from dataloader.open import VideoOptions, open_sink, open_source
-from util.errors import InputError
-from util.video import STANDARDS
-options = VideoOptions(matrix="BT709", range="limited", chroma="420")
-try:
+def copy_through_pipes() -> None:
+    """Standard input to standard output."""
+    options = VideoOptions(matrix="BT709", range="limited", chroma="420")
     source = open_source("-", options)
     assert source.length is None
     with open_sink("-", source.height, source.width, options, source.facts) as put:
         for frame in source:
             put(frame)
-except InputError as error:
-    sys.exit(f"InputError: {error}")
-"""
-
-
-def piped(data: bytes, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", PIPE], check=False, cwd=ROOT, input=data, timeout=120, **kwargs)
 
 
 def test_pipes(tmp_path, clip):
@@ -239,32 +225,36 @@ def test_pipes(tmp_path, clip):
     options = VideoOptions(chroma="420", matrix="BT709", range="limited")
     for name in ("a.y4m", "a.mkv"):
         path = write(tmp_path / name, clip, options)
-        run = piped(path.read_bytes(), capture_output=True)
-        assert run.returncode == 0, run.stderr
-        (tmp_path / "back.y4m").write_bytes(run.stdout)
+        with pipes(path.read_bytes()) as written:
+            copy_through_pipes()
+            back = written.getvalue()
         with open_sink(tmp_path / "twice.y4m", 71, 99, options) as put:
             for frame in open_source(path, options):
                 put(frame)
-        assert run.stdout == (tmp_path / "twice.y4m").read_bytes()
+        assert back == (tmp_path / "twice.y4m").read_bytes()
 
 
 def test_broken_pipes(tmp_path, clip):
     data = write(tmp_path / "a.y4m", clip, VideoOptions(chroma="420", matrix="BT709", range="limited")).read_bytes()
-    run = piped(data[:-100], capture_output=True)
-    assert b"InputError: video stdin is cut off or corrupt after 4 frames" in run.stderr and run.returncode == 1
+    with pipes(data[:-100]), pytest.raises(InputError, match="video stdin is cut off or corrupt after 4 frames"):
+        copy_through_pipes()
+    code = ("import sys; from test_video import InputError, copy_through_pipes\n"
+            "try: copy_through_pipes()\n"
+            "except InputError as error: sys.exit(f'InputError: {error}')")
     with open("/dev/full", "wb") as full:
-        run = piped(data, stdout=full, stderr=subprocess.PIPE)
+        run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+                             input=data, stdout=full, stderr=subprocess.PIPE, timeout=120)
     assert b"InputError: standard output cannot be written (No space left on device)" in run.stderr
     assert run.returncode == 1
     assert b"Exception ignored" not in run.stderr
 
 
 def test_memory_does_not_grow_with_length(tmp_path):
-    """300 frames of 416x240: reading and writing keep a few frames, not 300 (90 MB)."""
+    """100 frames of 416x240: reading and writing keep a few frames, not 100 (30 MB)."""
     options = VideoOptions(chroma="420", matrix="BT709", range="limited")
     frames = list(islice(PngFolder(CLIP), 3))
     with open_sink(tmp_path / "a.mkv", 240, 416, options) as put:
-        for n in range(300):
+        for n in range(100):
             put(frames[n % 3])
     tracemalloc.start()
     with open_sink(tmp_path / "b.y4m", 240, 416, options) as put:
@@ -274,4 +264,4 @@ def test_memory_does_not_grow_with_length(tmp_path):
             count += 1
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert count == 300 and peak < 30e6
+    assert count == 100 and peak < 12e6
