@@ -212,7 +212,8 @@ class _Timeline:
             self._encode(self._usual)
         self._container.mux(self._stream.encode())
         if self._sound is not None:
-            self._sound.write_until(None)
+            end = 0 if self._waiting is None else self._waiting.pts + self._usual
+            self._sound.finish(end * self._base)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from video_helpers import facts, make_video, noise, sound_packets
 
-from dataloader.open import VideoOptions, open_sink, open_source
+from dataloader.open import FirstFrames, VideoOptions, open_sink, open_source
 from dataloader.picture import frame_planes, pixel_format, planar_name
 from util.color import Color, yuv_to_rgb
 from util.errors import InputError
@@ -292,6 +292,21 @@ def test_sound_is_copied_bit_for_bit(tmp_path, suffix, sound):
     assert sound_packets(tmp_path / f"b{suffix}") == sound_packets(path) != []
     assert facts(tmp_path / f"b{suffix}") == facts(path)
     assert len(said) == 1 and "audio" in said[0] and "--copy_audio" in said[0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_of_fewer_frames_the_sound_of_their_time_is_copied(tmp_path, suffix):
+    """20 of 40 frames of 0.1 s, beside audio of 4 s in packets of 0.128 s: what begins before 2 s."""
+    path = make_video(tmp_path / f"a{suffix}", encoder="libx264", rate=Fraction(10), frames=40, sound="aac", tone=4)
+    for frames, seconds in ((40, 99), (20, 2)):
+        source = FirstFrames(open_source(path, say=lambda line: None), frames)
+        with open_sink(tmp_path / f"b{suffix}", 24, 32, facts=source.facts, sound=path) as write:
+            for frame in source.timed():
+                write(*frame)
+        expected = [packet for packet in sound_packets(path) if packet[1] < seconds]
+        assert sound_packets(tmp_path / f"b{suffix}") == expected
+        assert len(facts(tmp_path / f"b{suffix}")["times"]) == frames
+    assert 10 < len(expected) < len(sound_packets(path))
 
 
 def test_sound_that_cannot_be_copied(tmp_path):

@@ -13,13 +13,14 @@ def make_video(path: Path, *, encoder: str = "ffv1", pixels: str = "yuv420p", wi
                frames: int = 4, rate: Fraction = Fraction(25), time_base: Fraction | None = None,
                stamps: list[int] | None = None, tags: tuple[int, int, int, int] = (1, 1, 1, 1),
                turned: int | None = None, interlaced: bool = False, aspect: Fraction | None = None,
-               sound: str | None = None, videos: int = 1, seed: int = 0) -> Path:
+               sound: str | None = None, tone: float = 0.2, videos: int = 1, seed: int = 0) -> Path:
     """A video of noise.
 
     Args:
         tags: matrix, primaries, transfer (H.273) and range (FFmpeg).
         stamps: in the time base; by default at the constant rate.
         sound: encoder of an audio stream.
+        tone: its seconds.
     """
     rng = np.random.default_rng(seed)
     options = {"libx264": {"qp": "0", "preset": "ultrafast"}, "ffv1": {"level": "1"}}.get(encoder, {})
@@ -36,7 +37,7 @@ def make_video(path: Path, *, encoder: str = "ffv1", pixels: str = "yuv420p", wi
                 codec.sample_aspect_ratio = aspect
             if turned is not None:
                 stream.set_display_rotation(turned)
-        tone = container.add_stream(sound, rate=TONE) if sound else None
+        audio = container.add_stream(sound, rate=TONE) if sound else None
         for n in range(frames):
             for stream in streams:
                 frame = noise(rng, width, height, pixels)
@@ -44,15 +45,15 @@ def make_video(path: Path, *, encoder: str = "ffv1", pixels: str = "yuv420p", wi
                 container.mux(stream.encode(frame))
         for stream in streams:
             container.mux(stream.encode())
-        if tone:
-            samples = (rng.normal(size=(1, TONE // 5)) * 3000).astype(np.int16)
+        if audio:
+            samples = (rng.normal(size=(1, int(TONE * tone))) * 3000).astype(np.int16)
             chunk = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
             chunk.sample_rate, chunk.pts, chunk.time_base = TONE, 0, Fraction(1, TONE)
-            resampler = av.AudioResampler(format=tone.codec_context.format, layout="mono", rate=TONE,
-                                          frame_size=tone.codec_context.frame_size or None)
+            resampler = av.AudioResampler(format=audio.codec_context.format, layout="mono", rate=TONE,
+                                          frame_size=audio.codec_context.frame_size or None)
             for part in [*resampler.resample(chunk), *resampler.resample(None)]:
-                container.mux(tone.encode(part))
-            container.mux(tone.encode())
+                container.mux(audio.encode(part))
+            container.mux(audio.encode())
     return path
 
 
