@@ -95,12 +95,13 @@ def find_clips(dataset: str, root: Path, parts: Sequence[str] = ()) -> ClipSet:
     """The clips of a data set.
 
     Args:
-        parts: only what lies in these folders below `root`, each a group of its own.
+        parts: only what lies in these folders below `root`, each a group of its own; where there is none of them, all
+            that lies below `root`, in one group.
 
     Raises:
         InputError: unknown data set, or nothing there.
     """
-    if parts:
+    if any((Path(root) / part).is_dir() for part in parts):
         sets = [find_clips(dataset, Path(root) / part) for part in parts]
         return ClipSet(tuple(clip for found in sets for clip in found.clips), sets[0].free,
                        tuple(len(found.clips) for found in sets))
@@ -112,6 +113,19 @@ def find_clips(dataset: str, root: Path, parts: Sequence[str] = ()) -> ClipSet:
         raise InputError(f"no training clips of {dataset} below {root}; expected {layout}; name the place with "
                          "--train_data")
     return found
+
+
+def some_shapes(clips: ClipSet, most: int = ATTEMPTS) -> list[tuple[int, int, int]]:
+    """Frames, height and width of clips that are spread over the set; those that cannot be read are left out."""
+    shapes = []
+    for clip in clips.clips[::max(1, len(clips.clips) // most)][:most]:
+        try:
+            paths = clip.one_tile(np.random.default_rng(0)).frame_paths()
+            with Image.open(paths[0]) as image:
+                shapes.append((len(paths), image.height, image.width))
+        except (OSError, SyntaxError, IndexError):
+            continue
+    return shapes
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """The training flags of HyTIP.py, as users and the released command lines give them."""
 import io
 import shlex
+from dataclasses import replace
 
 import pytest
 from training_helpers import curve, entries, flags, options, phase_file, write_clips, write_tiny_configs
@@ -9,7 +10,9 @@ from conftest import write_frames
 from helpers import ROOT
 from seeded import seeded_video
 from util.cli.arguments import parse_arguments
+from util.errors import InputError
 from util.training.dry_run import COLUMNS, PhaseRow, print_phases
+from util.training.main import train
 from util.training.options import TrainingOptions
 from util.training.schedule import TRAIN_CFG, read_schedule
 
@@ -100,3 +103,25 @@ def test_bad_flags_are_one_line(hytip, argv, message):
     status, _, err = hytip(*argv)
     assert status == 2
     assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", [False, True])
+@pytest.mark.parametrize(("last", "words"), [
+    ({"crop_size": 96}, "phase two takes 1 frames of 96x96 out of a clip, .* one has 3 of 64x64.* lower crop_size in"),
+    ({"stage": "fullgop", "max_num_Pframe": 4, "loss_on": {"R": "rate", "D": "distortion"}},
+     "phase two takes 5 frames of 64x64 out of a clip, .* one has 3 of 64x64.* lower --crop_size")])
+def test_clips_that_a_later_phase_cannot_use_are_refused_at_once(tmp_path, last, words, recipe):
+    one, two = {"end_epoch": 1}, {"end_epoch": 2, **last}
+    usual = {"stage": "intra", "loss_on": {"R": "i_rate", "D": "distortion"}}
+    run = options(tmp_path, write_tiny_configs(tmp_path / "configs"), data=write_clips(tmp_path / "data", frames=3))
+    if recipe:
+        phase_file(tmp_path / "a.yml", {"one": one}, **usual)
+        phase_file(tmp_path / "b.yml", {"two": two}, **usual)
+        (tmp_path / "r.yml").write_text("a: {restore: scratch, train_conf: a.yml}\n"
+                                        "b: {restore: same, train_conf: b.yml}\n")
+        run = replace(run, schedule=tmp_path / "r.yml")
+    else:
+        run = replace(run, train_conf=phase_file(tmp_path / "p.yml", {"one": one, "two": two}, **usual))
+    with pytest.raises(InputError, match=words):
+        train(run)
+    assert not (tmp_path / "results").exists()

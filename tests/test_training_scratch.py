@@ -284,7 +284,9 @@ def test_clips_of_some_folders(tmp_path):
     assert [clip.folder.name for clip in found.clips] == ["a", "b", "c", "c"]
     assert found.groups == (2, 1, 1) and found.free
     with pytest.raises(InputError, match="no training clips of folder below .*drawn"):
-        find_clips("folder", tmp_path, ("drawn",))
+        find_clips("folder", tmp_path, ("drawn", "made"))
+    whole = find_clips("folder", tmp_path, ("drawn", "painted"))        # any folder of clips will do
+    assert [clip.folder.name for clip in whole.clips] == ["c", "a", "b"] and whole.groups == ()
 
 
 BASE = {"end_epoch": 1, "stage": "intra", "loss_on": {"R": "i_rate", "D": "distortion"}}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from dataloader.clips import ClipSet, find_clips
 from models.catalogue import codec_class
 from models.codec import VideoCodec
 from util.arithmetic import tf32_in_convolutions
@@ -15,10 +14,11 @@ from util.coding.gop import intra_rate_index
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
 from util.training.checkpoints import Checkpoints
+from util.training.data import clips_of, root_of
 from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
 from util.training.network import TrainedNetwork
-from util.training.options import DEFAULT_DATASET, TrainingOptions
+from util.training.options import TrainingOptions
 from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
 from util.training.start import start
 from util.training.trainer import Setup, Trainer
@@ -129,26 +129,18 @@ def train_step(options: TrainingOptions, team: Team) -> None:
     network = TrainedNetwork(_new_codec(options), options.Pretrain_frame_feature)
     anchor = _intra_rate(options, network.codec)
     _check_phases(options, phases, network)
-    clips = _clips_of(options, phases)
+    clips = clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
     progress, resumed = start(options, phases[-1], network, checkpoints, team)
     counts = " or ".join(map(str, sorted({len(found.clips) for found in clips.values()})))
     team.say(f"{counts} training clips; {team.processes} process{'es' if team.processes > 1 else ''} on "
              f"{team.device.type}")
+    if any(phase.clips and not clips[phase.name].groups for phase in phases):
+        team.say(f"{root_of(options)} holds none of the folders that the phases name: all its clips have equal shares")
     _report_idle(options, phases, team)
     validation = make_validation(options, not network.codec.single_rate, anchor, team, phases[-1].lambdas)
     Trainer(Setup(options, network, phases, clips, checkpoints, validation, anchor, progress, resumed),
                   team).run()
-
-
-def _clips_of(options: TrainingOptions, phases: tuple[Phase, ...]) -> dict[str, ClipSet]:
-    """The training clips of each phase."""
-    found: dict[tuple[str, ...], ClipSet] = {}
-    for phase in phases:
-        if phase.clips not in found:
-            found[phase.clips] = find_clips(options.train_dataset or DEFAULT_DATASET,
-                                            options.train_data or options.data, phase.clips)
-    return {phase.name: found[phase.clips] for phase in phases}
 
 
 def _report_idle(options: TrainingOptions, phases: tuple[Phase, ...], team: Team) -> None:
@@ -197,8 +189,11 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
 
 def _run_schedule(options: TrainingOptions, team: Team) -> None:
     """Every step of the recipe from where it stands, each starting from the last or from the step that it names."""
-    previous = None
-    for step in read_schedule(options.schedule):
+    previous, steps = None, read_schedule(options.schedule)
+    for step in steps:
+        own = _options_of_step(options, step, None)
+        clips_of(own, read_phases(own.train_conf))                  # data that no later step can use is told now
+    for step in steps:
         own = _options_of_step(options, step, previous)
         checkpoints = Checkpoints(own.results, own.experiment_name)
         phases = shortened(read_phases(own.train_conf), own.epoch_ratio)
