@@ -114,7 +114,7 @@ def run(argv: list[str] | None = None) -> None:
         "machine": measure("machine"),
         "settings": {**common, "model": " ".join(arguments.model), "threads": arguments.threads, "quick": quick},
         "peaks": {device: measure("peaks", device=device, precisions=arguments.precisions, threads=arguments.threads,
-                                  seconds=0.05 if quick else 2.0) if device in devices else None
+                                  seconds=0.05 if quick else 2.0, small=quick) if device in devices else None
                   for device in ("cpu", "cuda")},
         "startup": measure("startup", repeat=arguments.repeat, model=arguments.model) if "startup" in only else [],
         "coding": [row for device in devices for width, height in arguments.sizes if "coding" in only

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import peak_memory
-from benchmarks.networks import ConditionalFrame, eager, multiply_adds
+from benchmarks.networks import ConditionalFrame, eager, macs_per_frame
+from benchmarks.spans import SPANS, spans, synchronise
 from dataloader.source import PngFolder
 from models.layers.functional import pad_to_multiple
 from util.arithmetic import Arithmetic, choose_arithmetic
@@ -31,9 +32,9 @@ from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.evaluate import evaluate
 from util.evaluation.metrics import METRICS
-from util.stopwatch import Stopwatch, each, synchronise
+from util.spans import each
 
-PARTS = ("networks", "entropy", "transfer", "checksum", "io")
+PARTS = ("networks", *SPANS)
 KINDS = ("encode", "decode", "test")
 WARM_UP = (64, 64)
 
@@ -111,7 +112,7 @@ class Bench:
             decompress_file(self._arguments("--decompress", "--input", stream, "--output", output), lambda _: codec)
         else:
             arithmetic = replace(codec.arithmetic, dtype=getattr(torch, precision))
-            source = each(PngFolder(frames), codec.span, "io")
+            source = each(PngFolder(frames), "io")
             list(evaluate(codec.network(precision), arithmetic, source, [self.plan], [METRICS["PSNR"]], 16))
 
     def seconds(self, kind: str, precision: str) -> float:
@@ -126,14 +127,14 @@ class Bench:
     def split(self, kind: str, precision: str) -> dict[str, float]:
         """Seconds per frame by part, of one run in which nothing overlaps."""
         codec = self.codecs[precision]
-        codec.span, behind, codec.behind = Stopwatch(self.device), codec.behind, 0
+        behind, codec.behind = codec.behind, 0
         try:
-            total = self.seconds(kind, precision)
-            parts = {name: spent / self.setting.frames for name, spent in codec.span.seconds.items()}
+            with spans(self.device) as seconds:
+                total = self.seconds(kind, precision)
         finally:
-            codec.span, codec.behind = nullcontext, behind
-        return {"total": total, **{name: parts.get(name, 0.0) for name in PARTS},
-                "networks": total - sum(parts.values())}
+            codec.behind = behind
+        parts = {name: spent / self.setting.frames for name, spent in seconds.items()}
+        return {"total": total, "networks": total - sum(parts.values()), **parts}
 
     def warm_up(self) -> None:
         """Small frames will do on a CPU; a GPU also has to find its kernels and memory."""
@@ -173,7 +174,7 @@ def measure_coding(setting: Setting) -> list[dict]:
     """
     with Bench(setting) as bench:
         bench.warm_up()
-        macs = {kind: multiply_adds(bench.plain, bench.plan, setting.frames, setting.size, kind == "decode")
+        macs = {kind: macs_per_frame(bench.plain, bench.plan, setting.frames, setting.size, kind == "decode")
                 for kind in KINDS}
         del bench.plain
         rows = []

@@ -40,7 +40,8 @@ def jobs(arguments: argparse.Namespace, device: str) -> list[Job]:
              "config": str(TINY) if quick else None}
     found: list[Job] = [("machine", "machine", {}),
                         ("peaks", "peaks", {"device": device, "precisions": precisions,
-                                            "threads": arguments.threads, "seconds": 0.05 if quick else 2.0})]
+                                            "threads": arguments.threads, "seconds": 0.05 if quick else 2.0,
+                                            "small": quick})]
     found += [("coding", "coding", {**clip, **size, "frames": 3 if quick else 8}) for size in sizes]
     found += [("variants", "variants", {**each, **size, "precision": precision,
                                         "variants": ["eager", "contiguous", "graphs"] if precision == "float32"

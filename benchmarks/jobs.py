@@ -19,12 +19,13 @@ from util.formats import is_supported
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
 
 
-def measure_peaks(device: str, precisions: list[str], threads: int | None, seconds: float) -> dict[str, float | None]:
+def measure_peaks(device: str, precisions: list[str], threads: int | None, seconds: float, small: bool = False
+                  ) -> dict[str, float | None]:
     """Multiply-adds per second by number format; None for those that the device lacks."""
     place = choose_arithmetic(device, threads).device
     torch.use_deterministic_algorithms(False)                       # the best there is
     formats = {name: getattr(torch, name) for name in precisions}
-    return {name: peak_rate(place, dtype, seconds) if is_supported(dtype, place) else None
+    return {name: peak_rate(place, dtype, seconds, small) if is_supported(dtype, place) else None
             for name, dtype in formats.items()}
 
 

@@ -7,12 +7,12 @@ import time
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.spans import synchronise
 from models.codec import Memory, VideoCodec
 from models.entropy.coder import Recorder, Replayer
 from util.coding.gop import CodingPlan
-from util.stopwatch import synchronise
+from util.evaluation.complexity import multiply_adds
 
 COUNTED = (192, 384)
 """Height and width at which multiply-adds are counted; both multiples of 64, so that no padding distorts them."""
@@ -69,7 +69,7 @@ class ConditionalFrame:
             return time.perf_counter() - start
 
 
-def multiply_adds(model: VideoCodec, plan: CodingPlan, count: int, size: tuple[int, int], decode: bool) -> float:
+def macs_per_frame(model: VideoCodec, plan: CodingPlan, count: int, size: tuple[int, int], decode: bool) -> float:
     """Of convolutions and matrix products, per frame of a clip as it is coded, by scaling what COUNTED takes.
 
     Args:
@@ -94,26 +94,25 @@ def multiply_adds(model: VideoCodec, plan: CodingPlan, count: int, size: tuple[i
 
 def _counted(model: VideoCodec, frame: Tensor, memory: Memory | None, header, decode: bool) -> tuple[float, Memory]:
     """Multiply-adds of one frame, and what it leaves."""
-    recorder = Recorder()
-    with torch.enable_grad():                                       # without bands, whose overlaps would count twice
-        with FlopCounterMode(display=False) as counter:
-            coded = model.code_frame(recorder, frame, memory, header)
-        if decode:
-            with FlopCounterMode(display=False) as counter:
-                model.code_frame(Replayer(recorder.symbols), None, memory, header)
-    return counter.get_total_flops() / 2, coded.memory
+    recorder, coded = Recorder(), []
+    macs = multiply_adds(lambda: coded.append(model.code_frame(recorder, frame, memory, header)))
+    if decode:
+        macs = multiply_adds(lambda: model.code_frame(Replayer(recorder.symbols), None, memory, header))
+    return macs, coded[0].memory
 
 
-def peak_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+def peak_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0, small: bool = False) -> float:
     """Multiply-adds per second that PyTorch reaches here at best: the larger of a matrix product's and a convolution's.
 
     Args:
         seconds: to spend on each.
+        small: with matrices and pictures that are no measure of anything; formats that a CPU emulates take a minute of
+            the proper ones.
     """
-    side = 4096 if device.type == "cuda" else 2048
+    side, rows = (256, 16) if small else (4096 if device.type == "cuda" else 2048, 128)
     a = torch.randn(side, side, device=device, dtype=dtype)
     network = nn.Conv2d(256, 256, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
-    x = torch.randn(1, 256, 128, 256, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 256, rows, 2 * rows, device=device, dtype=dtype).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         return max(side ** 3 / _fastest(lambda: a @ a, device, seconds),
                    9 * 256 * x.numel() / _fastest(lambda: network(x), device, seconds))

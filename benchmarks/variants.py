@@ -15,10 +15,10 @@ import torch
 from benchmarks.graphs import FrameGraphs
 from benchmarks.machine import peak_memory
 from benchmarks.networks import Rounding
+from benchmarks.spans import synchronise
 from util.arithmetic import choose_arithmetic
 from util.cli.arguments import parse_arguments
 from util.cli.setup import build_model, coding_plans
-from util.stopwatch import synchronise
 
 VARIANTS = ("eager", "contiguous", "graphs", "compile")
 """`eager` is what the program does: channels_last."""
@@ -35,7 +35,7 @@ def measure_variants(device: str, width: int, height: int, precision: str, model
     arguments = parse_arguments([*model, "--gop", "8"])
     with contextlib.redirect_stdout(io.StringIO()):
         network = build_model(arguments)
-    plan = coding_plans(arguments, network.config.variable_rate, ())[0]
+    plan = coding_plans(arguments, ())[0].for_intra_rates(network.rates(intra=True))
     network = arithmetic.place(network)
     generator = torch.Generator().manual_seed(0)
     frames = [network.grid.pad(arithmetic.frame(torch.randint(256, (3, height, width), dtype=torch.uint8,

@@ -1,26 +1,32 @@
 """The benchmark command: runs to its end, says what it measured and on what; no time is judged here."""
+import io
 import json
-import subprocess
 import sys
+import time
+from contextlib import redirect_stdout
 
 import pytest
 import torch
+from torch.profiler import record_function
 
+import HyTIP as program
 from benchmarks import gpu_day, jobs
 from benchmarks.__main__ import main, parse
+from benchmarks.__main__ import measure as measure_elsewhere
 from benchmarks.coding import KINDS, PARTS, Bench, Setting
 from benchmarks.machine import peak_memory
-from benchmarks.networks import ConditionalFrame, Rounding, eager, multiply_adds
+from benchmarks.networks import ConditionalFrame, Rounding, eager, macs_per_frame
 from benchmarks.report import markdown
-from benchmarks.startup import LIMITS
-from helpers import ROOT, TINY_FLAGS, seeded_model, tiny_config
+from benchmarks.spans import SPANS, add_up, spans
+from benchmarks.startup import LIMITS, cpu_seconds
+from helpers import TINY_FLAGS, seeded_model, tiny_config
 from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import Arithmetic
 from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.complexity import count_macs
-from util.stopwatch import Stopwatch, each
+from util.spans import each
 
 CPU = torch.device("cpu")
 PLAN = CodingPlan(qp=30, intra_qp=30)
@@ -28,12 +34,41 @@ PLAN = CodingPlan(qp=30, intra_qp=30)
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> tuple[dict, str, str]:
-    """The results of `--quick`, its Markdown, and what was printed."""
-    output = tmp_path_factory.mktemp("benchmark") / "quick"
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "--quick", "--output", str(output)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return json.loads(output.with_suffix(".json").read_text()), output.with_suffix(".md").read_text(), done.stdout
+    """The results of `--quick`, its Markdown, and what was printed.
+
+    Its jobs run in this process, but for the description of the machine; so do the commands whose start is measured.
+    """
+    output, printed, measure = tmp_path_factory.mktemp("benchmark") / "quick", io.StringIO(), measure_elsewhere
+
+    def measured(job: str, timeout: float | None = None, **request: object) -> object:
+        return measure(job, timeout) if job == "machine" else json.loads(json.dumps(jobs.run({"job": job, **request})))
+
+    def started(words: list[str], status: int) -> float:
+        begin = time.process_time()
+        assert words[1] == "-c" or run_program(words[2:]) == status
+        return time.process_time() - begin + 1e-6
+
+    def run_program(words: list[str]) -> int:
+        try:
+            return program.main(words)
+        except SystemExit as end:
+            return end.code
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr("benchmarks.__main__.measure", measured)
+        patch.setattr("benchmarks.startup.cpu_seconds", started)
+        patch.setattr(torch, "use_deterministic_algorithms", lambda _: None)      # what else jobs set for good
+        patch.setattr(torch.backends.cudnn, "benchmark", False)
+        assert main(["--quick", "--output", str(output)]) == 0
+    text = output.with_suffix(".md").read_text()
+    return json.loads(output.with_suffix(".json").read_text()), text, printed.getvalue()[-len(text) - 1:]
+
+
+def test_processor_time_is_that_of_another_process_which_must_do_as_expected():
+    count = "for _ in range(3_000_000): pass"
+    busy, idle = (cpu_seconds([sys.executable, "-c", code], 0) for code in (count, "pass"))
+    assert busy > idle > 0
+    with pytest.raises(InputError, match="ended with exit status 3: no reason"):
+        cpu_seconds([sys.executable, "-c", "import sys; print('no reason', file=sys.stderr); sys.exit(3)"], 0)
 
 
 def test_everything_is_measured(quick):
@@ -117,15 +152,15 @@ def test_multiply_adds_are_those_of_the_complexity_report():
     size = (192, 384)
     for decode in (False, True):
         macs = count_macs(model, decode)
-        three, four = (n * multiply_adds(model, PLAN, n, size, decode) for n in (3, 4))
+        three, four = (n * macs_per_frame(model, PLAN, n, size, decode) for n in (3, 4))
         expected = 1e3 * (macs.convolutions + macs.attention) * size[0] * size[1]
         assert four - three == pytest.approx(expected, rel=1e-3)
 
 
 def test_padding_counts():
     model = seeded_model(tiny_config())
-    assert multiply_adds(model, PLAN, 3, (33, 65), False) == multiply_adds(model, PLAN, 3, (33, 70), False)
-    assert multiply_adds(model, PLAN, 3, (65, 65), False) > multiply_adds(model, PLAN, 3, (64, 65), False)
+    assert macs_per_frame(model, PLAN, 3, (33, 65), False) == macs_per_frame(model, PLAN, 3, (33, 70), False)
+    assert macs_per_frame(model, PLAN, 3, (65, 65), False) > macs_per_frame(model, PLAN, 3, (64, 65), False)
 
 
 def test_variants_that_the_device_lacks_are_left_out(monkeypatch):
@@ -148,15 +183,27 @@ def test_peak_memory_is_that_of_the_block():
         assert 0.3 < large.GiB - small.GiB < 0.6
 
 
-def test_a_stopwatch_adds_up_spans_by_name():
-    stopwatch = Stopwatch(CPU)
-    with stopwatch("a"):
-        pass
-    first = stopwatch.seconds["a"]
-    with pytest.raises(ValueError), stopwatch("a"):
-        raise ValueError
-    assert list(each([1, 2, 3], stopwatch, "b")) == [1, 2, 3]
-    assert stopwatch.seconds["a"] > first > 0 and set(stopwatch.seconds) == {"a", "b"}
+def test_spans_are_added_up_by_name():
+    def slow(items):
+        for item in items:
+            time.sleep(0.01)
+            yield item
+    with spans(CPU) as seconds:
+        assert list(each(slow([1, 2, 3]), "io")) == [1, 2, 3]
+        for _ in range(2):
+            with record_function("entropy"):
+                torch.zeros(10) + 1
+            with record_function("another"):
+                time.sleep(0.01)
+    assert set(seconds) == set(SPANS) and seconds["io"] >= 0.03
+    assert 0 < seconds["entropy"] < 0.02 and seconds["checksum"] == 0
+
+
+def test_what_a_gpu_is_waited_for_is_not_the_span_s():
+    events = [("cudaStreamSynchronize", 0, 90), ("transfer", 100, 200), ("aten::copy_", 110, 190),
+              ("cudaMemcpyAsync", 120, 150), ("cudaStreamSynchronize", 150, 180), ("cudaStreamSynchronize", 205, 300),
+              ("io", 300, 310)]
+    assert add_up(events) == {"entropy": 0, "transfer": pytest.approx(40e-6), "checksum": 0, "io": pytest.approx(1e-5)}
 
 
 # A first day on a GPU

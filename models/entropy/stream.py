@@ -15,14 +15,13 @@ one up per call.
 """
 import math
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import constriction
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from models.entropy.distributions import Conditional, Factorized
 from models.entropy.tables import NO_SCALE, TOTAL, Tables, TableSet, coder_model
@@ -56,9 +55,6 @@ _DIGITS = {bits: Uniform(1 << bits) for bits in range(1, _LOW + 1)}
 
 Run = tuple[np.ndarray, object]
 """Table symbols (int32) and the coder's model that all of them share."""
-
-Span = Callable[[str], AbstractContextManager]
-"""Gives a context for work of a name, so that somebody can time it; `nullcontext` for nobody."""
 
 
 class StreamError(InputError):
@@ -116,7 +112,6 @@ class StreamEncoder:
 
     Args:
         tables: of all latents. A distribution that those of its latent were not made from is an `InputError`.
-        span: around the work of "entropy" and "transfer".
 
     Attributes:
         checksum: CRC-32 of all symbols in coding order, as little-endian int32; known after `payload`.
@@ -124,18 +119,17 @@ class StreamEncoder:
         bits: of the payload, by name; likewise.
     """
 
-    def __init__(self, tables: Tables, span: Span = nullcontext):
+    def __init__(self, tables: Tables):
         self.tables = tables
         self.checksum = 0
         self.runs: list[tuple[str, list[Run]]] = []
         self.bits: dict[str, int] = {}
         self._calls: list[_Call] = []
         self._download = Download()
-        self._span = span
 
     def code(self, residual: Tensor, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
         assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
-        with self._span("entropy"):
+        with record_function("entropy"):
             symbols = residual.round() + 0.0                        # no -0.0, which a decoder could not know
             tables = self.tables.of_latent(name, distribution)
             index = self._download.start(distribution.index(scale[0]))
@@ -144,7 +138,7 @@ class StreamEncoder:
 
     def code_z(self, z: Tensor, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
         assert z.shape == (1, prior.channels, *size), "streams hold one sample"
-        with self._span("entropy"):
+        with record_function("entropy"):
             symbols = (z.round() + 0.0).contiguous()
             tables = self.tables.of_latent(name, prior)
             self._keep(name, tables, symbols, None, Groups.of_channels(prior.channels, size))
@@ -161,9 +155,9 @@ class StreamEncoder:
         Raises:
             StreamError: a symbol cannot be coded.
         """
-        with self._span("transfer"):
+        with record_function("transfer"):
             self._download.wait()
-        with self._span("entropy"):
+        with record_function("entropy"):
             for call in self._calls:
                 self._add_runs(call)
             self._calls.clear()
@@ -225,37 +219,35 @@ class StreamDecoder:
         tables: of all latents; a distribution that those of its latent were not made from is an `InputError`.
         payload: of a frame. Any bytes decode to some symbols, at most 2^31 in size, in time and memory that follow
             from the shapes asked for; `finish` and `checksum` tell whether they are right.
-        span: around the work of "entropy" and "transfer".
 
     Attributes:
         checksum: CRC-32 of the symbols so far, as little-endian int32.
         bits: of the payload, by name, so far.
     """
 
-    def __init__(self, tables: Tables, payload: bytes, span: Span = nullcontext):
+    def __init__(self, tables: Tables, payload: bytes):
         self.tables = tables
         self.checksum = 0
         self.bits: dict[str, int] = {}
         self._coder = _open(payload)
-        self._span = span
 
     def code(self, residual: None, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
         assert scale.ndim == 2 and scale.shape[0] == 1, "streams hold one sample"
-        with self._span("entropy"):
+        with record_function("entropy"):
             tables = self.tables.of_latent(name, distribution)
             index = distribution.index(scale[0])
-        with self._span("transfer"):
+        with record_function("transfer"):
             index = index.cpu().numpy()
-        with self._span("entropy"):
+        with record_function("entropy"):
             values = self._read(name, tables, Groups.of_scales(index, tables, name))
-        with self._span("transfer"):
+        with record_function("transfer"):
             return upload(values, scale).view_as(scale)
 
     def code_z(self, z: None, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
-        with self._span("entropy"):
+        with record_function("entropy"):
             tables = self.tables.of_latent(name, prior)
             values = self._read(name, tables, Groups.of_channels(prior.channels, size))
-        with self._span("transfer"):
+        with record_function("transfer"):
             return upload(values, prior.f1.h).view(1, prior.channels, *size)
 
     def finish(self) -> None:

@@ -88,9 +88,9 @@ def file_group() -> Group:
     group.add_argument("--output", type=Path, metavar="PATH", tasks=("encode", "decode"),
                        help="the stream to write, or the folder or video for decoded frames; - is a pipe")
     group.add_argument("--copy_audio", type=Path, metavar="FILE", often=True, tasks=("decode",),
-                       help="put the audio of this file, untouched, into the mp4 or mkv")
-    group.add_argument("--frames", type=int, metavar="N", often=True, tasks=("encode", "eval", "compare"),
-                       help="use the first N frames of --input")
+                       help="put the audio of this file, untouched, into the mp4 or mkv; of a stream of the first "
+                            "frames alone, that of their time")
+    group.add_argument("--frames", type=int, metavar="N", often=True, help="use the first N frames of --input")
     group.add_argument("--portable", action="store_true", often=True, tasks=("encode",),
                        help="compress in float64, so that other devices and instruction sets decode it; slower")
     group.add_argument("--verify", action="store_true", often=True, tasks=("encode",),

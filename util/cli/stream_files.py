@@ -4,21 +4,27 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
 
+import torch
 from torch import Tensor
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from dataloader.open import open_sink, open_source, video_options
 from dataloader.source import CenterCrop
 from models.entropy.stream import StreamError
+from models.entropy.transfer import to_device
 from util.cli.datasets import say, tell_if_short
 from util.cli.setup import coding_plans
-from util.cli.streams import PIPE, open_stream, write_stream
+from util.cli.streams import PIPE, Originals, open_stream, write_stream
 from util.cli.words import Coded, count, outcome
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
-from util.coding.session import DecodedFrame
+from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
+from util.evaluation.metrics import mean_squared_error, psnr_of_error
 
 
 def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -36,14 +42,18 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     plan, = coding_plans(arguments, ())
     codec = build(arguments)
     plan = plan.for_intra_rates(codec.network("float32").rates(intra=True))
-    started, frames, size = time.monotonic(), 0, 0
-    for part in write_stream(codec, arguments, source.timed(), source, plan, arguments.output):
-        frames, size = frames + 1, size + len(part.data)
+    started, size, errors, replaces = time.monotonic(), 0, [], _is_there(arguments.output)
+    originals = Originals(source.timed())
+    for part in write_stream(codec, arguments, originals, source, plan, arguments.output):
+        size += len(part.data)
+        errors.append(_error(codec, part, originals.take()))
+    qualities = {"PSNR": fmean(map(psnr_of_error, torch.stack(errors).tolist()))}
     seconds = time.monotonic() - started
-    tell_if_short(arguments, frames)
+    tell_if_short(arguments, len(errors))
     size = size if arguments.output == PIPE else arguments.output.stat().st_size            # with header and end marker
-    coded = Coded(frames, source.width, source.height, 8 * size, source.rate)
-    print(f"{outcome([coded], {}, seconds)}; stream in {arguments.output}" + (", verified" if arguments.verify else ""),
+    coded = Coded(len(errors), source.width, source.height, 8 * size, source.rate)
+    print(f"{outcome([coded], qualities, seconds)}; stream in {arguments.output}{replaces}"
+          + (", verified" if arguments.verify else ""),
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
 
@@ -56,17 +66,17 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
         raise InputError("--decompress --input needs --output, a folder for PNG frames or a video file")
     _refuse_metrics(arguments)
     codec = build(arguments)
-    done, failure = 0, None
+    done, failure, replaces = 0, None, _is_there(arguments.output)
     with open_stream(arguments.input) as file:
         stream = codec.decode(file, keep_going=arguments.keep_going, max_pixels=arguments.max_pixels, report=say)
-        frames, header = iter(stream), stream.header
+        frames, header = itertools.islice(stream, arguments.frames), stream.header
         first = next(frames, None)
         if first is None:
             raise StreamError(f"stream {arguments.input} gives no frame; get a fresh copy")
         with open_sink(arguments.output, header.height, header.width, video_options(arguments), header.facts,
                        sound=arguments.copy_audio, say=say) as write, \
                 tqdm(desc=arguments.output.name, unit="frame", disable=None) as bar:
-            writes = (_writing(codec, write, frame) for frame in itertools.chain((first,), frames))
+            writes = (_writing(write, frame) for frame in itertools.chain((first,), frames))
             try:
                 for _ in in_order(writes, codec.behind):
                     done += 1
@@ -74,18 +84,31 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
             except StreamError as error:
                 failure = error
     if failure:
-        raise StreamError(f"{failure} ({count(done, 'frame')} written to {arguments.output})")
-    print(f"{count(done, 'frame')} of {header.width}x{header.height} in {arguments.output}",
+        raise StreamError(f"{failure} ({count(done, 'frame')} written to {arguments.output}{replaces})")
+    tell_if_short(arguments, done)
+    print(f"{count(done, 'frame')} of {header.width}x{header.height} in {arguments.output}{replaces}",
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
 
-def _writing(codec: Codec, write: Callable[[Tensor], None], frame: DecodedFrame) -> Callable[[], None]:
+@torch.inference_mode()
+def _error(codec: Codec, part: EncodedPart, original: Tensor) -> Tensor:
+    """Mean squared error of a frame, where it is: on a GPU nothing waits for it before the end."""
+    source = codec.arithmetic.frame(to_device(original, part.frame.device))
+    return mean_squared_error(part.frame, source.to(part.frame.dtype))
+
+
+def _is_there(path: Path) -> str:
+    """What is said of an output in the end: whether it replaced another."""
+    return ", in place of the former one" if path != PIPE and path.exists() else ""
+
+
+def _writing(write: Callable[[Tensor], None], frame: DecodedFrame) -> Callable[[], None]:
     """What is left to do with a frame once its pixels are on the host."""
-    with codec.span("transfer"):
+    with record_function("transfer"):
         pixels = frame.pixels
 
     def finish() -> None:
-        with codec.span("io"):
+        with record_function("io"):
             write(pixels, frame.stamp)
     return finish
 

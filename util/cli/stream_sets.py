@@ -1,7 +1,6 @@
 """`--compress` and `--decompress` of data sets: a stream per sequence, with reports of the actual bytes."""
 import argparse
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from util.cli.datasets import (
     summarise,
 )
 from util.cli.setup import coding_plans, save_dirs
-from util.cli.streams import open_stream, write_stream
+from util.cli.streams import Originals, open_stream, write_stream
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.session import DecodedFrame, EncodedPart
@@ -33,25 +32,9 @@ from util.errors import InputError
 from util.evaluation.evaluate import gop_averages, measure
 from util.evaluation.report import FrameResult, write_report
 from util.evaluation.yuv import metric_of
-from util.video import Timed
 
 Rows = list[list[FrameResult]]
 """Of one sequence: per metric, per frame."""
-
-class _Tap:
-    """Passes frames on and keeps them until the part that was made of them has come."""
-
-    def __init__(self, frames: Iterable[Timed]):
-        self._frames, self._passed = frames, deque()
-
-    def __iter__(self) -> Iterator[Timed]:
-        for frame in self._frames:
-            self._passed.append(frame)
-            yield frame
-
-    def take(self) -> Tensor:
-        """The source of the part that comes next."""
-        return self._passed.popleft().pixels
 
 
 def compress_sets(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -97,10 +80,10 @@ def _write(arguments: argparse.Namespace, rate_point: int, folder: Path, items: 
 def _compress_sequence(codec: Codec, arguments: argparse.Namespace, sequence: Sequence, source: FrameSource,
                        plan: CodingPlan, path: Path) -> Rows:
     """Write the stream; the rows measure the encoder's own reconstruction."""
-    tap, memory, rows = _Tap(source.timed()), None, [[] for _ in metric_names(arguments)]
+    originals, memory, rows = Originals(source.timed()), None, [[] for _ in metric_names(arguments)]
     with _outputs(arguments, path.parent.parent, sequence, source.height, source.width) as write:
-        for part in write_stream(codec, arguments, tap, source, plan, path):
-            _add_row(codec, arguments, part, memory, tap.take(), rows)
+        for part in write_stream(codec, arguments, originals, source, plan, path):
+            _add_row(codec, arguments, part, memory, originals.take(), rows)
             memory = part.coded.memory
             write(part.frame[0])
     return rows

@@ -2,11 +2,14 @@
 import argparse
 import hashlib
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from torch import Tensor
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from dataloader.source import FrameSource
@@ -18,7 +21,7 @@ from util.coding.gop import CodingPlan
 from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
 from util.files import atomic_path
-from util.stopwatch import each
+from util.spans import each
 from util.video import Timed
 
 PIPE = Path("-")
@@ -29,6 +32,22 @@ def build_codec(arguments: argparse.Namespace) -> Codec:
     arithmetic, model = settle_arithmetic(arguments), model_of(arguments)
     foreign = "" if arguments.untrained else model.foreign(weight_files(arguments))
     return Codec(build_model(arguments), arithmetic, model.selector, foreign, arguments.threads)
+
+
+class Originals:
+    """Passes frames on and keeps each until the part that was made of it has come."""
+
+    def __init__(self, frames: Iterable[Timed]):
+        self._frames, self._passed = frames, deque()
+
+    def __iter__(self) -> Iterator[Timed]:
+        for frame in self._frames:
+            self._passed.append(frame)
+            yield frame
+
+    def take(self) -> Tensor:
+        """The source of the part that comes next, uint8 (3, H, W)."""
+        return self._passed.popleft().pixels
 
 
 def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Timed], source: FrameSource,
@@ -46,9 +65,9 @@ def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[T
             temporary = stack.enter_context(atomic_path(path))
             file = stack.enter_context(temporary.open("wb"))
         bar = stack.enter_context(tqdm(total=source.length, desc=source.name, unit="frame", disable=None))
-        for part in codec.encode(each(frames, codec.span, "io"), plan, portable=arguments.portable, facts=source.facts,
+        for part in codec.encode(each(frames, "io"), plan, portable=arguments.portable, facts=source.facts,
                                  align=arguments.align_factor):
-            with codec.span("io"):
+            with record_function("io"):
                 file.write(part.data)
             if part.number is not None:
                 if arguments.verify:

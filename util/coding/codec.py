@@ -12,7 +12,6 @@ and `decode` tell more about each frame, for reports.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from dataloader.open import open_sink, open_source
 from models.catalogue import DEFAULT, build_codec, codec_name, find_model
 from models.codec import VideoCodec
-from models.entropy.stream import Span, StreamError
+from models.entropy.stream import StreamError
 from models.entropy.tables import Tables
 from util.arithmetic import Arithmetic, choose_arithmetic
 from util.checkpoint import fingerprint, load_model
@@ -56,7 +55,6 @@ class Codec:
         behind: how many frames the host may still be working on, on a thread, while the networks have gone on to the
             next; each part of a stream then comes so many frames later. 1 on a GPU; 0 on a CPU, whose cores the
             networks keep busy. The bytes are the same.
-        span: around the host's work on "entropy", "transfer" and "checksum", for those who time it.
     """
 
     def __init__(self, model: VideoCodec, arithmetic: Arithmetic, name: str = "", weights: str = "",
@@ -64,7 +62,6 @@ class Codec:
         self.arithmetic = arithmetic
         self.kind, self.name, self.weights, self.threads = codec_name(model), name, weights, threads
         self.behind = int(arithmetic.device.type == "cuda")
-        self.span: Span = nullcontext
         self.tables = Tables.of(model.distributions())
         self.fingerprint = bytes.fromhex(fingerprint(model))[:FINGERPRINT_BYTES]
         self._networks = {"float32": Arithmetic(arithmetic.device).place(model)}
@@ -109,8 +106,7 @@ class Codec:
         return self._networks[arithmetic]
 
     def session(self, header: StreamHeader) -> Session:
-        return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device, self.span,
-                       self.threads)
+        return Session(self.network(header.arithmetic), self.tables, header, self.arithmetic.device, self.threads)
 
     def compress(self, frames: Any, plan: CodingPlan | Controller | int, **options) -> Iterator[bytes]:
         """The stream piece by piece, as the frames come. Arguments and errors as in `encode`."""

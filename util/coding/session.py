@@ -1,15 +1,15 @@
 """Coding one sequence frame by frame: source pixels to packets, packets to frames, each with its checks."""
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from models.codec import CodedFrame, FrameHeader, Memory, VideoCodec
 from models.entropy.distributions import Factorized
-from models.entropy.stream import Span, StreamDecoder, StreamEncoder, StreamError
+from models.entropy.stream import StreamDecoder, StreamEncoder, StreamError
 from models.entropy.tables import Tables
 from models.entropy.transfer import Download, to_device
 from models.layers.functional import crop
@@ -91,15 +91,13 @@ class Session:
         tables: probability tables of its priors.
         header: of the stream.
         device: where to compute.
-        span: around the work of "entropy", "transfer" and "checksum"; the rest is that of the networks.
         threads: CPU threads to decode with; None takes those of the encoder, where they can matter.
     """
 
     def __init__(self, network: VideoCodec, tables: Tables, header: StreamHeader, device: torch.device,
-                 span: Span = nullcontext, threads: int | None = None):
+                 threads: int | None = None):
         self._network, self._tables, self._header = network, tables, header
         self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
-        self._span = span
         self._threads = threads or followed_threads(header, device)
         self._memory: Memory | None = None
         self._bounds = {intra: self._payload_bounds(intra) for intra in (True, False)}
@@ -137,13 +135,13 @@ class Session:
             InputError: the model lacks the QP.
         """
         header = self._understood(header)
-        coder, download = StreamEncoder(self._tables, self._span), Download()
-        with self._span("transfer"):
+        coder, download = StreamEncoder(self._tables), Download()
+        with record_function("transfer"):
             pixels = to_device(pixels, self._arithmetic.device)
         source = self._network.grid.pad(self._arithmetic.frame(pixels), self._header.align)
         coded = self._network.code_frame(coder, source, self._memory, header)
         frame = self._crop(coded.frame)
-        with self._span("checksum"):
+        with record_function("checksum"):
             check = download.start(self._examine(frame, to_pixels(frame)))
         self._memory = coded.memory
 
@@ -170,14 +168,14 @@ class Session:
 
     def _decode(self, packet: Packet) -> DecodedFrame:
         header = self._understood(packet.header(self._header.aligned))
-        coder = StreamDecoder(self._tables, packet.payload, self._span)
+        coder = StreamDecoder(self._tables, packet.payload)
         try:
             coded = self._network.code_frame(coder, None, self._memory, header)
             if short(coder.checksum) != packet.symbols:
                 raise StreamError("the decoded symbols are not those of the encoder")
             coder.finish()
             frame = self._crop(coded.frame)
-            with self._span("checksum"):
+            with record_function("checksum"):
                 rounded = to_pixels(frame)
                 matches = _checksum_of(self._examine(frame, rounded)) == packet.pixels
             if self._header.portable and not matches:

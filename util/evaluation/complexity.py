@@ -10,7 +10,8 @@ count, of activations only (leaky) ReLU.
 """
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -109,10 +110,24 @@ Counts = Mapping[object, float]
 """Thousands of multiply-adds per pixel, by operation."""
 
 
-def _count(run, codec: VideoCodec, mapping: dict) -> tuple[Counts, dict[str, Counts]]:
-    """Everything that is counted, and what of it each network does."""
+@contextmanager
+def _counter(mapping: dict) -> Iterator[FlopCounterMode]:
+    """Counts the operations of a block, two for a multiply-add."""
     # Where gradients are recorded there are no bands of rows (models/layers/bands.py), whose overlaps count twice.
     with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        yield counter
+
+
+def multiply_adds(run: Callable[[], object]) -> float:
+    """Of the convolutions and matrix products, attention included, of whatever `run` does with frozen networks."""
+    with _counter(PLAIN) as counter:
+        run()
+    return counter.get_total_flops() / 2
+
+
+def _count(run: Callable[[], object], codec: VideoCodec, mapping: dict) -> tuple[Counts, dict[str, Counts]]:
+    """Everything that is counted, and what of it each network does."""
+    with _counter(mapping) as counter:
         ledger = _Ledger(codec, counter)
         try:
             run()

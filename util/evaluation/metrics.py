@@ -15,7 +15,16 @@ Metric = Callable[[Tensor, Tensor], float]
 
 def psnr(decoded: Tensor, original: Tensor) -> float:
     """PSNR in dB of one frame, 1 3 H W; infinite for identical frames."""
-    mse = (decoded - original).square().mean().item()
+    return psnr_of_error(mean_squared_error(decoded, original).item())
+
+
+def mean_squared_error(decoded: Tensor, original: Tensor) -> Tensor:
+    """Over one frame; a scalar where the frames are, for which no device has to be waited for."""
+    return (decoded - original).square().mean()
+
+
+def psnr_of_error(mse: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0, 1]; infinite for 0."""
     return 10 * math.log10(1 / mse) if mse > 0 else math.inf
 
 
