@@ -17,7 +17,6 @@ sys.path.insert(0, str(ROOT))
 warnings.filterwarnings("ignore", message=r".*torch\.jit.*")
 
 import torch  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from dataloader.clips import Sample  # noqa: E402
@@ -25,6 +24,7 @@ from dataloader.sampling import MicroBatch  # noqa: E402
 from models.catalogue import build_codec, find_model  # noqa: E402
 from models.codec import RATES  # noqa: E402
 from util.arithmetic import tf32_in_convolutions  # noqa: E402
+from util.evaluation.complexity import multiply_adds  # noqa: E402
 from util.training.checkpoints import Checkpoints, Progress  # noqa: E402
 from util.training.distributed import Team  # noqa: E402
 from util.training.network import TrainedNetwork  # noqa: E402
@@ -78,16 +78,14 @@ def measure(step: Step, phase: Phase, device: torch.device, arguments: argparse.
         list(trainer.steps.drain())
 
     with tf32_in_convolutions(arguments.tf32 == "on"):
-        with FlopCounterMode(display=False) as counter:
-            run_steps(1)                                               # warms up, and makes Adam's state
+        macs = multiply_adds(lambda: run_steps(1))                     # warms up, and makes Adam's state
         trainer.team.peak_memory()
         started = time.perf_counter()
         run_steps(arguments.repeat)
         seconds = (time.perf_counter() - started) / arguments.repeat
     peak = torch.cuda.max_memory_allocated() / 2 ** 30 if on_gpu else _peak_of_process()
-    return {"p_frames": phase.p_frames, "batch": batch, "crop": crop, "steps_per_s": f"{1 / seconds:.3g}",
-            "clips_per_s": f"{batch / seconds:.3g}", "peak_GiB": f"{peak:.2f}",
-            "macs": counter.get_total_flops() / 2}
+    return {"p_frames": phase.p_frames, "batch": batch, "crop": crop, "steps_per_s": 1 / seconds,
+            "clips_per_s": batch / seconds, "peak_GiB": peak, "macs": macs}
 
 
 def _parts(batch: int, frames: int, crop: int, accumulate: int, pinned: bool) -> list[Sample]:
@@ -137,7 +135,11 @@ def main() -> None:
             torch.cuda.empty_cache()
         row |= {"step": number, "phase": phase.name, "accumulate": arguments.accumulate, "amp": arguments.amp,
                 "device": name}
-        print("\t".join(str(row[column]) for column in COLUMNS), flush=True)
+        print("\t".join(_shown(row[column]) for column in COLUMNS), flush=True)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

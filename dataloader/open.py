@@ -91,9 +91,13 @@ def _raw(path: str | Path, options: VideoOptions, say: Callable[[str], None]) ->
     chroma = options.chroma or named.chroma or "420"
     if chroma == "420" and Path(path).suffix.lower() == ".rgb":
         raise InputError(f"{path} does not tell its plane order; give --pixel_format rgb or gbr")
-    color = None if chroma in ("rgb", "gbr") else assume(options.tags(), str(path), height, say)
-    return RawVideo(path, width=width, height=height, chroma=chroma, depth=options.depth or named.depth or 8,
-                    color=color, rate=options.rate or named.rate)
+    remarks: list[str] = []
+    color = None if chroma in ("rgb", "gbr") else assume(options.tags(), str(path), height, remarks.append)
+    video = RawVideo(path, width=width, height=height, chroma=chroma, depth=options.depth or named.depth or 8,
+                     color=color, rate=options.rate or named.rate)
+    for remark in remarks:                                                  # of a file that can be read
+        say(remark)
+    return video
 
 
 class FirstFrames(FrameSource):

@@ -91,8 +91,8 @@ class VideoFile(FrameSource):
             return ColorTags(PLAIN_RGB.matrix, PLAIN_RGB.range, primaries, transfer)
         tagged_range = "full" if frame.format.name.startswith("yuvj") else RANGES.get(int(frame.color_range))
         number = int(frame.colorspace)
-        if self.pixels.chroma == "400":                                                     # gray has no matrix
-            number = STANDARDS[usual_matrix(self.height)]
+        if self.pixels.chroma == "400":                                     # gray needs no matrix; its tag is kept
+            number = number if number in MATRICES else STANDARDS[usual_matrix(self.height)]
         elif number not in (*MATRICES, UNSPECIFIED, 0, 3) and not matrix:
             raise InputError(f"video {self.name} has colour matrix tag {number}, and only BT601 and BT709 are known; "
                              "convert it, or say which to take it for with --color_matrix")

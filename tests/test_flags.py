@@ -48,7 +48,7 @@ def test_coding_and_training_load_nothing_slow(weights, tmp_path):
     commands = (("--compress", *base, *clip, "--output", stream),
                 ("--decompress", *base, "--input", stream, "--output", tmp_path / "decoded"),
                 ("--test", *base, *clip, "--save_dir", tmp_path / "results"),
-                ("--schedule", ROOT / "train_cfg" / "schedule.yml", "--dry_run", "--epoch_ratio", 0.01))
+                ("--train_conf", ROOT / "train_cfg" / "train_VariableRate.yml", *TINY_FLAGS, "--dry_run"))
     for argv, modules in zip(commands, loaded(*commands), strict=True):
         assert "torch" in modules and not modules & set(SLOW), argv[0]
 

@@ -1,6 +1,6 @@
 """Odd videos through the command line and back: each is coded, and keeps what it is, or is refused in one line."""
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,13 +26,15 @@ class Odd:
         said: what the remarks must tell; nothing else may be said.
         refused: what the one line of the refusal must tell; None where it is coded.
         changes: to the facts of the source in those of the decoded video.
+        loose: facts that may differ.
         back: name of the decoded video.
     """
     name: str
     make: Callable[[Path], object]
     said: tuple[str, ...] = ()
     refused: tuple[str, ...] | None = None
-    changes: dict | None = None
+    changes: dict = field(default_factory=dict)
+    loose: tuple[str, ...] = ()
     back: str = "back.mkv"
 
 
@@ -67,7 +69,8 @@ def with_a_gap(path: Path) -> None:
 
 ODD = [
     Odd("turned.mp4", video(**H264, turned=90), changes={"size": (24, 32)}, back="back.mp4"),
-    Odd("varying.mp4", video(**{**H264, "frames": 3}, time_base=Fraction(1, 90000), stamps=STAMPS), back="back.mp4"),
+    Odd("varying.mp4", video(**{**H264, "frames": 3}, time_base=Fraction(1, 90000), stamps=STAMPS), back="back.mp4",
+        loose=("rate",)),                                                   # a mean, which the last duration changes
     Odd("late.mkv", video(**{**H264, "frames": 3}, time_base=Fraction(1, 1000), stamps=[700, 740, 780])),
     Odd("alpha.mkv", video(pixels="yuva420p"), said=("alpha",)),
     Odd("deep.mkv", video(pixels="yuv422p10le")),
@@ -84,7 +87,7 @@ ODD = [
     Odd("oblong.mp4", video(**H264, aspect=Fraction(16, 15)), back="back.mp4"),
     Odd("two.mkv", video(videos=2), said=("2 video streams",)),
     Odd("loud.mp4", video(**H264, sound="aac"), said=("audio",)),
-    Odd("jpeg.avi", video(encoder="mjpeg", pixels="yuvj420p", tags=(5, 2, 2, 2)), changes={}),
+    Odd("jpeg.avi", video(encoder="mjpeg", pixels="yuvj420p", tags=(5, 2, 2, 2))),
     Odd("a name with spaces, 100 % & ünïcode.mkv", video()),
     Odd("-dash.mkv", video()),
     Odd("picture.png", palette, said=("was RGB", "is made BT601"), changes={"tags": (6, 6, 6, 1)}),
@@ -126,7 +129,10 @@ def test_odd_inputs(run, tmp_path, monkeypatch, odd):
     status, _, more = run("--decompress", "--input", stream, "--output", back)
     assert status == 0 and all(line.startswith("HyTIP: warning: ") for line in (err + more).splitlines()), err + more
     assert all(word in err + more for word in odd.said) and bool(err + more) == bool(odd.said), err + more
-    assert facts(back) == {**facts(path), **(odd.changes or {})}
+    found, expected = facts(back), {**facts(path), **odd.changes}
+    for name in odd.loose:
+        del found[name], expected[name]
+    assert found == expected
 
 
 @pytest.mark.parametrize("suffix, sound", [(".mp4", "aac"), (".mkv", "pcm_s16le")])

@@ -10,7 +10,7 @@ from util.cli.verbs import VERBS, Verb
 ROOT = Path(__file__).resolve().parents[2]
 
 USAGE = "python HyTIP.py VERB ... [flags]"
-TITLE = "Neural video codecs: HyTIP (ICCV 2025) and a small model that comes with its weights."
+TITLE = "Neural video codecs: HyTIP and its relatives (`models` lists them); the small one comes with its weights."
 COMMANDS = {"test": "eval", "compress": "encode", "decompress": "decode", "schedule": "train", "train_conf": "train",
             "list_models": "models"}
 """Flags that were there before the verbs -> verb."""
