@@ -7,6 +7,7 @@
 """
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """
     arguments = build_parser().parse_args(argv)
     if arguments.quick:
-        arguments.sizes, arguments.frames, arguments.repeat, arguments.steps = ["64x48"], 3, 1, [12]
+        arguments.sizes, arguments.frames, arguments.repeat, arguments.steps = ["64x48"], 3, 1, [2]
         arguments.threads = 1                                       # tiny networks would wait for each other
         arguments.model = arguments.model or list(TINY_MODEL)
     arguments.model = arguments.model or ["--untrained"]
@@ -91,7 +92,8 @@ def measure(job: str, timeout: float | None = None, **request: object) -> object
     print(f"measuring {job} {request.get('width', '')} {request.get('device', '')}", file=sys.stderr, flush=True)
     try:
         done = subprocess.run([sys.executable, "-m", "benchmarks.jobs", json.dumps({"job": job, **request})], cwd=ROOT,
-                              stdout=subprocess.PIPE, text=True, timeout=timeout)
+                              stdout=subprocess.PIPE, text=True, timeout=timeout,
+                              env={**os.environ, "KINETO_LOG_LEVEL": "99"})         # the profiler's own remarks
     except subprocess.TimeoutExpired:
         raise InputError(f"measuring {job} took more than {timeout:.0f} s") from None
     if done.returncode:

@@ -174,8 +174,9 @@ def measure_coding(setting: Setting) -> list[dict]:
     """
     with Bench(setting) as bench:
         bench.warm_up()
-        macs = {kind: macs_per_frame(bench.plain, bench.plan, setting.frames, setting.size, kind == "decode")
-                for kind in KINDS}
+        counts = {decode: macs_per_frame(bench.plain, bench.plan, setting.frames, setting.size, decode)
+                  for decode in (False, True)}
+        macs = {kind: counts[kind == "decode"] for kind in KINDS}
         del bench.plain
         rows = []
         for kind in KINDS:

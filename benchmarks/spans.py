@@ -4,11 +4,13 @@
         ...
     seconds        {"entropy": ..., "transfer": ..., "checksum": ..., "io": ...}
 """
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 SPANS = ("entropy", "transfer", "checksum", "io")
@@ -28,8 +30,11 @@ def spans(device: torch.device) -> Iterator[dict[str, float]]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
         yield seconds
-    events = [event for event in profiler.events() if event.device_type == DeviceType.CPU]
-    seconds.update(add_up((event.name, event.time_range.start, event.time_range.end) for event in events))
+    with TemporaryDirectory() as folder:                            # the trace is read in no time, unlike `events()`
+        profiler.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+    seconds.update(add_up((event["name"], event["ts"], event["ts"] + event["dur"]) for event in events
+                          if event.get("cat") in ("user_annotation", "cuda_runtime")))
 
 
 def add_up(events: Iterable[tuple[str, float, float]]) -> dict[str, float]:

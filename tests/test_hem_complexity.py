@@ -53,7 +53,7 @@ def test_multiply_adds(codec, intra, complete, decode, giga, convolutions):
     def counted(mapping: dict, *operations: object) -> float:
         return sum(complexity._count(run, codec, mapping)[0].get(operation, 0) for operation in operations)
     assert counted(mapping, *mapping) * PIXELS / 1e6 == pytest.approx(giga, abs=0.005)
-    assert counted({}, aten.convolution) == pytest.approx(convolutions, abs=0.0005)
+    assert counted({}, aten.convolution) == pytest.approx(convolutions, abs=0.0005001)      # 1656.3165, rounded up
 
 
 def test_buffer():
