@@ -60,7 +60,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """
     arguments = build_parser().parse_args(argv)
     if arguments.quick:
-        arguments.sizes, arguments.frames, arguments.repeat, arguments.steps = ["64x48"], 3, 1, [2]
+        arguments.sizes, arguments.frames, arguments.repeat, arguments.steps = ["64x48"], 3, 1, [10]
         arguments.threads = 1                                       # tiny networks would wait for each other
         arguments.model = arguments.model or list(TINY_MODEL)
     arguments.model = arguments.model or ["--untrained"]
@@ -116,7 +116,8 @@ def run(argv: list[str] | None = None) -> None:
         "machine": measure("machine"),
         "settings": {**common, "model": " ".join(arguments.model), "threads": arguments.threads, "quick": quick},
         "peaks": {device: measure("peaks", device=device, precisions=arguments.precisions, threads=arguments.threads,
-                                  seconds=0.05 if quick else 2.0, small=quick) if device in devices else None
+                                  seconds=0.05 if quick else 2.0, small=quick)
+                  if device in devices and only != ["startup"] else None
                   for device in ("cpu", "cuda")},
         "startup": measure("startup", repeat=arguments.repeat, model=arguments.model) if "startup" in only else [],
         "coding": [row for device in devices for width, height in arguments.sizes if "coding" in only

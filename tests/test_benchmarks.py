@@ -91,7 +91,7 @@ def test_everything_is_measured(quick):
     for row in ratios["rows"]:
         assert row["ratio"] == pytest.approx(row["seconds"] / ratios["plain_seconds"], rel=0.9)
         assert row["target"] == {"float32": 0.90, "bfloat16": 0.57}[row["precision"]]
-    assert results["training"][0]["step"] == 2 and results["training"][0]["steps_per_s"] > 0
+    assert results["training"][0]["step"] == 10 and results["training"][0]["steps_per_s"] > 0
     assert all(rate > 1e8 for rate in results["peaks"]["cpu"].values())
 
 
