@@ -6,15 +6,26 @@ from torch import Tensor, nn
 from models.layers.blocks import conv
 
 
-class _ChannelNorm(nn.Module):
+class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalised(x, self.weight, self.bias)
+
+    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """With other weights than its own."""
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+
+
+class _WrappedNorm(nn.Module):
+    """A norm under the name that it has in the released models."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.body = nn.LayerNorm(channels, eps=1e-5)
+        self.body = ChannelNorm(channels, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.body(x)
 
 
 class _ChannelAttention(nn.Module):
@@ -53,9 +64,9 @@ class _Mlp(nn.Module):
 class _TransformBlock(nn.Module):
     def __init__(self, channels: int, heads: int, bias: bool, inner: int, hidden: int):
         super().__init__()
-        self.norm1 = _ChannelNorm(channels)
+        self.norm1 = _WrappedNorm(channels)
         self.attn = _ChannelAttention(channels, heads, bias, inner)
-        self.norm2 = _ChannelNorm(channels)
+        self.norm2 = _WrappedNorm(channels)
         self.mlp = _Mlp(channels, bias, hidden)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ A pointwise network with four times as many hidden channels as inputs would fill
 spend its time on memory rather than arithmetic. In bands it works in the cache; results are the same, because every
 output row depends on the same input rows. Shapes: B C H W.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -26,6 +26,13 @@ def band_height(x: Tensor, widest: int) -> int:
     return max(1, limit // (x.shape[0] * widest * x.shape[3] * x.element_size()))
 
 
+def bands(x: Tensor, widest: int) -> Iterator[tuple[int, int]]:
+    """First row of each band of x, and the row after its last. Arguments as in `band_height`."""
+    height, rows = x.shape[2], band_height(x, widest)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
 def in_bands(network: Callable[[int, int], Tensor], x: Tensor, outputs: int, widest: int) -> Tensor:
     """Call `network(top, bottom)`, which returns rows top..bottom - 1 of the result, for all rows of x.
 
@@ -39,8 +46,7 @@ def in_bands(network: Callable[[int, int], Tensor], x: Tensor, outputs: int, wid
         return network(0, height)
     result = torch.empty(x.shape[0], outputs, height, x.shape[3], dtype=x.dtype, device=x.device,
                          memory_format=memory_layout(x))
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
+    for top, bottom in bands(x, widest):
         result[:, :, top:bottom] = network(top, bottom)
     return result
 

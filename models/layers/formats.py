@@ -4,7 +4,7 @@ A part is told its format once; hooks convert what comes in and, where asked for
 themselves contain no casts, and weights keep their names.
 """
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -49,6 +49,20 @@ def autocast_in(part: nn.Module, kind: str, dtype: torch.dtype | None) -> Iterat
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def wide_arithmetic(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Inside the block, compute in float32 what half precision is too narrow for, under autocast, too.
+
+    For sums and exponentials inside parts that compute in half precision as a whole.
+
+    Returns:
+        The tensors, in float32 where they were narrower.
+    """
+    kind = tensors[0].device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        yield tuple(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
