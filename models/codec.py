@@ -78,7 +78,8 @@ class CodedFrame(NamedTuple):
             mc: motion-compensated frame, B 3 H W, unclamped; mask: B 1 H W in (0, 1);
             prediction: what is subtracted from the source, B 3 H W;
             residual_offset: the mean of what is added to the decoded flow, B 2 h w in pixels of the frame, h w a
-            fraction of H W; offset_mask: the mean of the masks there, B 1 h w in (0, 1).
+            fraction of H W; offset_mask: the mean of the masks there, B 1 h w in (0, 1);
+            attention: a picture of weights between channels, B 1 h w of a size of its own, at least 0.
     """
     frame: Tensor
     memory: Memory

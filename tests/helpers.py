@@ -10,6 +10,7 @@ from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionCon
 from seeded import seeded_state, seeded_tensor
 from seeded_hem import seeded_entry
 from seeded_mip import seeded_weight
+from seeded_xct import seeded_value
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
@@ -71,7 +72,8 @@ def tiny_codec_model(name: str) -> VideoCodec:
     codec = build_codec(find_model(TINY / f"{name}.yml"))
     seeders = {"hytip": lambda key, released, value: seeded_tensor(released.replace(".module.", "."), value),
                "dcvc-hem": lambda key, released, value: seeded_entry(released, tuple(value.shape)),
-               "dcvc-mip": lambda key, released, value: seeded_weight(released, value)}
+               "dcvc-mip": lambda key, released, value: seeded_weight(released, value),
+               "st-xct": lambda key, released, value: seeded_value(released, value)}
     state = codec.state_dict()
     codec.load_state_dict({key: seeders[name](key, codec.released_name(key), value) for key, value in state.items()})
     return codec.eval().requires_grad_(False)

@@ -9,7 +9,8 @@ Flows share one scale per frame, given beside them with a colour wheel (Baker et
 residual offsets, which are short, have their own.
 `masked` is mask * prediction, which is what the source is coded less of: `residual` is (source - masked) / 2 + 1/2, so
 that grey is zero. `error` is the mean over R, G and B of |decoded - source|. `bits` is the estimate of bits per pixel,
-spread over the pixels that a latent position stands for.
+spread over the pixels that a latent position stands for. A codec with attention between channels has `attention`, too:
+how much channels (rows) take of each other (columns), not where.
 """
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,6 +124,10 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
         bits = cut(bits_map[None, None])[0, 0]
         highest = bits.max().item()
         pictures["bits"] = _in_colours(bits / (highest or 1), "viridis", f"0 to {highest:.2f}; bit per pixel")
+    if "attention" in views:
+        weights = views["attention"][0, 0].detach().float().cpu()
+        highest = weights.max().item()
+        pictures["attention"] = _in_colours(weights / (highest or 1), "viridis", f"0 to {highest:.2f}; weight")
     return pictures
 
 

@@ -61,7 +61,8 @@ def wide_arithmetic(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         The tensors, in float32 where they were narrower.
     """
     kind = tensors[0].device.type
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+    narrow = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if narrow else nullcontext():
         yield tuple(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors)
 
 
