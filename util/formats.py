@@ -16,7 +16,7 @@ from torch import nn
 
 from models.codec import VideoCodec
 from models.layers.float64 import use_fast_float64
-from models.layers.formats import autocast_in, compute_in
+from models.layers.formats import autocast_in, compute_in, store_channels_last
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -31,7 +31,8 @@ def portable_copy(model: VideoCodec) -> VideoCodec:
 
 def half_copy(model: VideoCodec, dtype: torch.dtype) -> VideoCodec:
     """A copy with wide networks in bfloat16 or float16; frames, flows and latents in and out are float32."""
-    model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    model = copy.deepcopy(model)
+    store_channels_last(model)
     formats = model.formats()
     compute_in(dtype, formats.half)
     compute_in(torch.float32, formats.exact)
@@ -64,7 +65,7 @@ def half_inside(model: VideoCodec, dtype: torch.dtype, intra: bool = False) -> I
 
 def fast_layout(model: VideoCodec) -> VideoCodec:
     """The model itself, in channels_last, which convolutions are fastest in, but for what must keep its layout."""
-    model.to(memory_format=torch.channels_last)
+    store_channels_last(model)
     for part in model.formats().contiguous:
         part.to(memory_format=torch.contiguous_format)
     return model

@@ -25,6 +25,13 @@ def compute_in(inside: torch.dtype, parts: Iterable[nn.Module], outside: torch.d
             part.register_forward_hook(lambda _, args, output: _cast(output, outside))
 
 
+def store_channels_last(model: nn.Module) -> None:
+    """Give all weights of 2D convolutions this layout. Module.to would refuse those of 3D ones, which have none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
 @contextmanager
 def autocast_in(part: nn.Module, kind: str, dtype: torch.dtype | None) -> Iterator[None]:
     """Inside the block, let a part compute in a number format by autocast, its weights staying what they are.

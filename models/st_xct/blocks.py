@@ -155,5 +155,5 @@ class Fuse(nn.ModuleList):
         keep = not (self.training and torch.is_grad_enabled())
         for block in self:
             # What lies between its layers is forgotten in training, and computed again for gradients.
-            x = block(x) if keep else checkpoint(block, x, use_reentrant=False)
+            x = block(x) if keep else checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
         return x.contiguous(memory_format=layout)

@@ -1,7 +1,8 @@
 """Channels-last activations, for training on CPUs: pointwise and depthwise convolutions of few channels gain most."""
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.layers.formats import store_channels_last
 
 
 class _Subsampling(nn.Conv2d):
@@ -18,7 +19,7 @@ class _Subsampling(nn.Conv2d):
 
 def use_channels_last(network: nn.Module) -> None:
     """Store weights, and with them activations, channels-last. Values stay; sums may be taken in another order."""
-    network.to(memory_format=torch.channels_last)
+    store_channels_last(network)
     for module in network.modules():
         if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.stride != (1, 1):
             module.__class__ = _Subsampling
