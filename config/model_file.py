@@ -8,6 +8,8 @@
     origin: where to get them
     paper: what to cite
     size: {parameters: 47.59, encode: 1270.9, ...}   # figures for the list of models
+    published: -17.4 % of VTM-17.0        # the rate that the paper reports
+    verified: tensors of the release      # what has been verified here
 
 Paths are relative to the file. Nothing here needs PyTorch.
 """
@@ -22,7 +24,7 @@ from util.yaml_file import read_mapping
 SIZES = ("parameters", "encode", "decode", "buffer")
 """Millions; kMAC/pixel of a P-frame, twice; full-resolution channels that a decoder keeps."""
 
-_KEYS = ("codec", "model_params", "weights", "origin", "paper", "size")
+_KEYS = ("codec", "model_params", "weights", "origin", "paper", "size", "published", "verified")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class ModelFile:
     origin: str = ""
     paper: str = ""
     size: Mapping[str, float] = field(default_factory=dict)
+    published: str = ""
+    verified: str = ""
     named_by_file: bool = False
 
     @property
@@ -83,7 +87,7 @@ def read_model_file(path: str | Path, name: str | None = None) -> ModelFile:
         if key not in _KEYS:
             raise InputError(f"{path}: unknown key {key!r}; allowed are {', '.join(_KEYS)}")
     for key, kind in (("codec", str), ("model_params", dict), ("weights", dict), ("origin", str), ("paper", str),
-                      ("size", dict)):
+                      ("size", dict), ("published", str), ("verified", str)):
         if not isinstance(content.get(key, kind()), kind):
             raise InputError(f"{path}: {key} must be {'a text' if kind is str else 'a mapping'}")
     if "codec" not in content:
@@ -98,4 +102,5 @@ def read_model_file(path: str | Path, name: str | None = None) -> ModelFile:
             raise InputError(f"{path}: size.{key} is unknown; allowed are {', '.join(SIZES)}")
     return ModelFile(name=name or path.stem, named_by_file=name is None, path=path, codec=content["codec"],
                      model_params=content.get("model_params", {}), weights=weights, origin=content.get("origin", ""),
-                     paper=content.get("paper", ""), size=content.get("size", {}))
+                     paper=content.get("paper", ""), size=content.get("size", {}),
+                     published=content.get("published", ""), verified=content.get("verified", ""))

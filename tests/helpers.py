@@ -2,8 +2,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from seeded_xct import seeded_value
-
 from config import load_config
 from models.catalogue import build_codec, find_model
 from models.codec import VideoCodec
@@ -12,6 +10,7 @@ from models.hytip.config import InterConfig, IntraConfig, ModelConfig, MotionCon
 from seeded import seeded_state, seeded_tensor
 from seeded_hem import seeded_entry
 from seeded_mip import seeded_weight
+from seeded_xct import seeded_value
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"

@@ -91,7 +91,7 @@ def stream_of(parts: list[EncodedPart]) -> bytes:
 def test_every_model_of_the_catalogue_has_a_file_and_a_codec():
     for model in map(find_model, MODELS):
         assert model.codec in CODECS and codec_class(model).roots
-        assert set(model.size) == {"parameters", "encode", "decode", "buffer"} and model.paper
+        assert set(model.size) == {"parameters", "encode", "decode", "buffer"} and model.paper and model.verified
     assert {path.stem for path in TINY.glob("*.yml")} >= set(CODECS), "each codec has a tiny model"
 
 

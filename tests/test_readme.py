@@ -41,6 +41,8 @@ def test_files_that_it_names_are_there():
 
 def test_the_table_of_models_is_that_of_the_catalogue():
     for name in MODELS:
-        size = find_model(name).size
+        model = find_model(name)
+        size = model.size
         row, = re.findall(rf"^\| `{name}`.*$", README, re.MULTILINE)
-        assert f"| {size['parameters']:.1f} M | {size['encode']:.0f} / {size['decode']:.0f} |" in row, row
+        assert f"| {size['parameters']:.1f} M | {size['encode']:.0f} / {size['decode']:.0f} | {size['buffer']} |" in row
+        assert name == "st-xct-depthwise" or f"| {model.published} |".replace("|  |", "| |") in row, row

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from seeded_xct import ALL, FEW_BLOCKS, SMALL_XCT, seeded_value, seeded_xct, with_params
 
 from config.loader import build_config
 from helpers import ROOT
@@ -20,6 +19,7 @@ from models.st_xct.config import LargePlace, PriorPlace, SmallPlace, XctConfig, 
 from models.st_xct.slots import SlotConv, rows_of
 from seeded import seeded_video
 from seeded_hem import seeded_hem
+from seeded_xct import ALL, FEW_BLOCKS, SMALL_XCT, seeded_value, seeded_xct, with_params
 from util.errors import InputError
 from util.formats import half_copy, half_inside, portable_copy
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seeded_xct import ALL, FEW_BLOCKS, SMALL_XCT, XctParams, noise, seed_module, with_params
 from torch import Tensor
 
 from models.entropy.coder import Recorder
@@ -19,6 +18,7 @@ from models.st_xct.blocks import GatedFeedForward, TransformerBlock
 from models.st_xct.config import LargePlace, XctConfig
 from models.st_xct.inter import TransformingDecoder, TransformingEncoder, TransformingInterCodec
 from models.st_xct.slots import rows_of
+from seeded_xct import ALL, FEW_BLOCKS, SMALL_XCT, XctParams, noise, seed_module, with_params
 
 DATA = Path(__file__).parent / "data" / "xct"
 TOLERANCE = 1e-5                                               # of a tensor's range

@@ -1,10 +1,11 @@
 """What training must know of DCVC-HEM: where its weights start, and what one step of a recipe takes from the last."""
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from models.codec import Training
+from models.codec import Pretrained, Training
 from models.hem.rates import ANCHOR_QPS
 
 
@@ -19,6 +20,30 @@ def initialise(codec: nn.Module, lambdas: tuple[float, ...] | None = None) -> No
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight, math.sqrt(2))
             nn.init.constant_(module.bias, 0.01)
+
+
+def of_released_intra(name: str) -> tuple[str, ...]:
+    """Our name of an entry of the released file for I-frames."""
+    return (f"intra.{name}",)
+
+
+def of_released_video(name: str) -> tuple[str, ...]:
+    """One file holds three of our networks; what a network does not have it ignores."""
+    if name.startswith("optic_flow."):
+        return (f"motion_estimation.{name.removeprefix('optic_flow.')}",)
+    return f"motion.{name}", f"inter.{name}"
+
+
+def released(ssim: bool, video: Callable[[str], tuple[str, ...]] = of_released_video) -> tuple[Pretrained, ...]:
+    """The released weights, for codecs that start from them.
+
+    Args:
+        ssim: those for MS-SSIM.
+        video: what becomes of entries of the file for P-frames.
+    """
+    metric, origin = "ssim" if ssim else "psnr", "the DCVC-HEM release of github.com/microsoft/DCVC"
+    return (Pretrained(f"acmmm2022_image_{metric}.pth.tar", of_released_intra, "intra", origin),
+            Pretrained(f"acmmm2022_video_{metric}.pth.tar", video, None, origin))
 
 
 TRAINING = Training(initialise=initialise, qps=ANCHOR_QPS, rules={

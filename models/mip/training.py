@@ -31,22 +31,13 @@ def of_base(name: str) -> tuple[str, ...]:
     return () if name.startswith("motion.mv_y_prior_fusion.") else (name,)
 
 
-def of_released_intra(name: str) -> tuple[str, ...]:
-    return (f"intra.{name}",)
-
-
 def of_released_video(name: str) -> tuple[str, ...]:
-    """One file holds three of our networks; what a network does not have it ignores."""
-    if name.startswith("optic_flow."):
-        return (f"motion_estimation.{name.removeprefix('optic_flow.')}",)
-    return (*of_base(f"motion.{name}"), f"inter.{name}")
+    return tuple(own for base in hem.of_released_video(name) for own in of_base(base))
 
 
 def pretrained(ssim: bool) -> tuple[Pretrained, ...]:
     """The released weights of DCVC-HEM."""
-    metric, origin = "ssim" if ssim else "psnr", "the DCVC-HEM release of github.com/microsoft/DCVC"
-    return (Pretrained(f"acmmm2022_image_{metric}.pth.tar", of_released_intra, "intra", origin),
-            Pretrained(f"acmmm2022_video_{metric}.pth.tar", of_released_video, None, origin))
+    return hem.released(ssim, of_released_video)
 
 
 def widen(name: str, value: Tensor, shape: torch.Size) -> Tensor:

@@ -4,19 +4,27 @@ from pathlib import Path
 from config.model_file import ModelFile
 from models.catalogue import MODELS, find_model
 
-HEADS = ("model", "what", "parameters", "encode", "decode", "buffer", "weights")
+HEADS = ("model", "what", "parameters", "encode", "decode", "buffer", "published rate", "weights")
+_TEXTS = (0, 1, 6)
+"""Columns that begin on the left."""
 
 
 def print_models() -> None:
-    """Names for `--model`, sizes, whether the weights are here, and where those that are not come from."""
+    """Names for `--model`, sizes, published rates, whether the weights are here, and where those that are not come
+    from; what was verified."""
     models = [find_model(name) for name in MODELS]
     rows = [HEADS, *map(_row, models)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS) - 1)]
     for row in rows:
-        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        cells = [cell.ljust(width) if i in _TEXTS else cell.rjust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths))]
         print("  ".join([*cells, row[-1]]))
     print("\nparameters: millions; encode, decode: kMAC per pixel of a P-frame; buffer: what a decoder keeps, in\n"
-          "channels of the frame's size")
+          "channels of the frame's size; published rate: BD-rate of the paper, less is better")
+    print("\nverified here:")
+    for model in models:
+        print(f"  {model.name}: {model.verified or 'nothing'}")
+    print()
     for model in models:
         for text in where_to_get(model):
             print(text)
@@ -25,7 +33,7 @@ def print_models() -> None:
 def _row(model: ModelFile) -> tuple[str, ...]:
     sizes = (_number(model.size.get(key), digits) for key, digits in (("parameters", 1), ("encode", 0), ("decode", 0),
                                                                       ("buffer", 3)))
-    return model.name, model.paper, *sizes, weights_text(model)
+    return model.name, model.paper, *sizes, model.published, weights_text(model)
 
 
 def _number(value: float | None, digits: int) -> str:
