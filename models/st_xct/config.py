@@ -1,5 +1,5 @@
 """What a configuration file of ST-XCT may say beyond what DCVC-HEM's says."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from config.fields import one_of, require
 from models.hem.config import HemConfig
@@ -71,7 +71,7 @@ class XctParams:
 class XctConfig(HemConfig):
     """Widths as in DCVC-HEM, and the transformers."""
     architecture = "ST-XCT"
-    XCT_Params: XctParams = field(default_factory=XctParams)
+    XCT_Params: XctParams = XctParams()
 
     def __post_init__(self):
         super().__post_init__()
