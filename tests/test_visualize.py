@@ -9,7 +9,7 @@ from models.codec import CodedFrame, FrameHeader, Latent, Memory
 from models.entropy.coder import Estimator
 from models.spatial_prior import INTER_SCHEDULE, passes
 from seeded import seeded_video
-from util.contact_sheet import CAPTIONS, KEY_WIDTH, THUMB, Row, colour_wheel, contact_sheet, with_key
+from util.contact_sheet import CAPTIONS, KEY_WIDTH, THUMB, Row, colour_wheel, colours, contact_sheet, with_key
 from util.visualize import SHEET_ROWS, BitMapper, Pictures, figures_of, frame_pictures
 
 SIZE = (40, 56)
@@ -63,7 +63,7 @@ def test_kinds_and_sizes(coded):
                 for own, frame, mapper, _, result in coded]
     assert list(pictures[0]) == ["source", "decoded", "error", "bits"]
     masked = "mask" in coded[1][4].views
-    absent = {"residual_offset", "offset_mask"} | (set() if masked else {"mask", "masked"})
+    absent = {"residual_offset", "offset_mask", "attention"} | (set() if masked else {"mask", "masked"})
     assert list(pictures[1]) == [kind for kind in CAPTIONS if kind not in absent]
     for kind, picture in pictures[1].items():
         assert picture.image.size == SIZE[::-1] and (picture.note or not picture.key)
@@ -115,6 +115,19 @@ def test_offsets_have_a_scale_of_their_own_and_the_size_of_the_frame():
     assert (mask[:, :10] == 153).all() and (mask[:, 10:] == 51).all()
 
 
+def test_attention_has_a_size_of_its_own():
+    original, result = made_up()
+    weights = torch.zeros(1, 1, 9, 20)
+    weights[..., 4] = 0.5
+    picture = frame_pictures(original, result._replace(views={"attention": weights}))["attention"]
+    pixels = np.array(picture.image)
+    assert pixels.shape == (9, 20, 3) and "0.50" in picture.note
+    assert (pixels[:, 4] == colours(np.array(1.0), picture.key)).all()
+    assert (pixels[:, :4] == colours(np.array(0.0), picture.key)).all()
+    sheet = contact_sheet("", [Row("frame 1", {"attention": picture})])
+    assert sheet.width > THUMB
+
+
 def test_the_wheel_is_the_key():
     """The colour of the lowest point of the wheel is that of the longest flow downwards."""
     original, result = made_up()
@@ -130,7 +143,7 @@ def test_files_and_contact_sheet(tmp_path):
     with Pictures(tmp_path / "clip", "clip, QP 3") as add:
         for n in range(1, 31):
             add(n, original, intra if n == 1 else result, torch.rand(ALIGNED))
-    kinds = CAPTIONS.keys() - {"residual_offset", "offset_mask"}
+    kinds = CAPTIONS.keys() - {"residual_offset", "offset_mask", "attention"}
     assert {path.name for path in (tmp_path / "clip").iterdir()} == kinds | {"contact_sheet.png"}
     assert len(list((tmp_path / "clip" / "flow").iterdir())) == 29
     assert len(list((tmp_path / "clip" / "bits").iterdir())) == 30

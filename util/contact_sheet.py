@@ -8,13 +8,15 @@ from PIL import Image
 CAPTIONS = {"source": "source", "decoded": "decoded", "error": "|decoded - source|", "flow": "estimated flow",
             "decoded_flow": "decoded flow", "residual_offset": "mean residual offset",
             "offset_mask": "mean offset mask", "prediction": "predicted frame", "mask": "mask",
-            "masked": "mask x predicted", "residual": "source - mask x predicted", "bits": "bits per pixel"}
+            "masked": "mask x predicted", "residual": "source - mask x predicted", "bits": "bits per pixel",
+            "attention": "attention between channels"}
 """Kinds of pictures, in their order, and what stands above them."""
 
 LEGENDS = {"flow": "flows: where pixels come from,\nup to the length below\neach picture",
            "magma": "error: from nothing to 32 of 255,\nmean over red, green and blue",
            "gray": "residual: from -1 to 1",
-           "viridis": "bits: from nothing to the\nlargest, below each picture"}
+           "viridis": "bits: from nothing to the\nlargest, below each picture",
+           "cividis": "attention: what channels (rows) take\nof others (columns), up to the largest"}
 """What stands at the keys at the foot of a sheet."""
 
 THUMB = 256
@@ -29,7 +31,7 @@ DPI = 100
 
 class Picture(NamedTuple):
     """Attributes:
-        image: of the size of the frame.
+        image: of the size of the frame, where it shows places in it.
         key: its colours: "flow", a colour map of matplotlib, or "" for those of the frame itself.
         note: what the ends of the key mean.
     """

@@ -127,7 +127,7 @@ def frame_pictures(original: Tensor, coded: CodedFrame, bits_map: Tensor | None 
     if "attention" in views:
         weights = views["attention"][0, 0].detach().float().cpu()
         highest = weights.max().item()
-        pictures["attention"] = _in_colours(weights / (highest or 1), "viridis", f"0 to {highest:.2f}; weight")
+        pictures["attention"] = _in_colours(weights / (highest or 1), "cividis", f"0 to {highest:.2f}; weight")
     return pictures
 
 
