@@ -1,8 +1,10 @@
 """Configurations and models that the tests build."""
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from config import load_config
+from config.model_file import ModelFile
 from models.catalogue import build_codec, find_model
 from models.codec import VideoCodec
 from models.hytip.codec import HyTIP
@@ -14,6 +16,8 @@ from seeded_xct import seeded_value
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny"
+VARIANTS = {"dcvc-mip": "config/mip", "st-xct": "config/st_xct"}
+"""Codecs whose ablations ship as model files, and where."""
 
 MOTION_CONFIGS = ("Motion", "Motion_Explicit", "Motion_Hybrid_B=2.125", "Motion_Hybrid_B=6")
 INTER_CONFIGS = ("Inter", "Inter_CRC_Explicit", "Inter_MCR_Explicit", "Inter_MCR_Hybrid_B=5", "Inter_MCR_Hybrid_B=51",
@@ -67,13 +71,36 @@ def seeded_model(config: ModelConfig, salt: int = 0) -> HyTIP:
     return model.eval().requires_grad_(False)
 
 
+def tiny_model(name: str) -> ModelFile:
+    """A codec of the catalogue at the widths of tests/tiny.
+
+    Args:
+        name: `dcvc-hem`, or with a variant that ships, `st-xct/TFE`: that one's switches at tiny sizes.
+    """
+    codec, _, variant = name.partition("/")
+    tiny = find_model(TINY / f"{codec}.yml")
+    if not variant:
+        return tiny
+    shipped = find_model(ROOT / VARIANTS[codec] / f"{variant}.yml").model_params
+    params = {key: {**shipped.get(key, {}), **{k: v for k, v in value.items() if not isinstance(v, (bool, str))}}
+              if isinstance(value, Mapping) else value for key, value in tiny.model_params.items()}
+    return replace(tiny, model_params=params)
+
+
+def variants() -> list[str]:
+    """Names for `tiny_model`."""
+    return [f"{codec}/{path.stem}" for codec, folder in VARIANTS.items()
+            for path in sorted((ROOT / folder).glob("*.yml"))]
+
+
 def tiny_codec_model(name: str) -> VideoCodec:
-    """A codec of the catalogue at the widths of tests/tiny, with seeded weights, frozen for evaluation."""
-    codec = build_codec(find_model(TINY / f"{name}.yml"))
+    """The same with seeded weights, frozen for evaluation."""
+    codec = build_codec(tiny_model(name))
     seeders = {"hytip": lambda key, released, value: seeded_tensor(released.replace(".module.", "."), value),
                "dcvc-hem": lambda key, released, value: seeded_entry(released, tuple(value.shape)),
                "dcvc-mip": lambda key, released, value: seeded_weight(released, value),
                "st-xct": lambda key, released, value: seeded_value(released, value)}
     state = codec.state_dict()
-    codec.load_state_dict({key: seeders[name](key, codec.released_name(key), value) for key, value in state.items()})
+    seeder = seeders[name.partition("/")[0]]
+    codec.load_state_dict({key: seeder(key, codec.released_name(key), value) for key, value in state.items()})
     return codec.eval().requires_grad_(False)

@@ -1,6 +1,7 @@
 """What every codec of the catalogue owes to streams, evaluation and training, at the tiny widths of tests/tiny.
 
-A codec comes in with a line in models/catalogue.py and a file tests/tiny/{codec}.yml; nothing here names one.
+A codec comes in with a line in models/catalogue.py and a file tests/tiny/{codec}.yml; nothing here names one. Variants
+that ship owe the same (`-m slow`).
 """
 import io
 import math
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import ROOT, TINY, tiny_codec_model
+from helpers import ROOT, TINY, tiny_codec_model, variants
 from models.catalogue import CODECS, MODELS, codec_class, find_model
 from models.codec import CodedFrame, FrameHeader, VideoCodec
 from models.entropy.coder import Estimator, Recorder, Replayer
@@ -33,7 +34,7 @@ SIZE = (64, 128)
 PLAN = CodingPlan(qp=40, intra_qp=40, gop=6, reset_interval=3)
 
 
-@pytest.fixture(params=sorted(CODECS))
+@pytest.fixture(params=[*sorted(CODECS), *(pytest.param(name, marks=pytest.mark.slow) for name in variants())])
 def name(request) -> str:
     return request.param
 
@@ -308,7 +309,7 @@ def test_a_training_step_reaches_everything(name, model):
 
 def test_from_nothing_the_first_steps_are_finite(name):
     torch.manual_seed(0)
-    codec = codec_class(find_model(TINY / f"{name}.yml"))(model_of(name).config)
+    codec = type(model_of(name))(model_of(name).config)
     codec.for_training().initialise(codec, None)
     for coded in code(codec.eval(), source(3), [Estimator() for _ in range(3)]):
         assert coded.frame.isfinite().all()
