@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.machine import peak_memory
 from config.loader import build_config
 from helpers import ROOT, tiny_codec_model
 from models.catalogue import configure, find_model
@@ -136,6 +137,24 @@ def test_bands_and_batches_change_nothing(monkeypatch, depthwise):
         monkeypatch.setitem(bands.BAND_BYTES, "cpu", 2 * 32 * 5 * 4)         # two rows of one sample
         torch.testing.assert_close(block(x), whole)
         torch.testing.assert_close(torch.cat([block(sample) for sample in x.split(1)]), block(x))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_block_holds_its_input_its_output_and_one_more(monkeypatch, depthwise):
+    """In joint features; all else is bands. Without them it takes ten (dense), thirteen (depthwise)."""
+    monkeypatch.setitem(bands.BAND_BYTES, "cpu", 1 << 20)
+    block = TransformerBlock(64, LargePlace(), depthwise, bias=False).requires_grad_(False)
+    x = torch.randn(1, 128, 192, 384)
+    size = x.numel() * 4 / 2 ** 30
+    with torch.inference_mode():
+        block(x[..., :8])
+        with peak_memory(torch.device("cpu")) as before:
+            pass
+        with peak_memory(torch.device("cpu")) as peak:
+            block(x)
+    if peak.GiB is None:
+        pytest.skip("this system does not tell the memory of a process")
+    assert 1 < (peak.GiB - before.GiB) / size < 3
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
