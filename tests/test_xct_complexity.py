@@ -102,7 +102,7 @@ def test_the_figures_of_the_list_of_models(measured, path):
     """Convolutions and matrix products, plus biases and activations (GELU here) as all codecs are counted, less
     attention's products."""
     form = "depthwise" if "depthwise" in path.stem else "dense"
-    on = {"all": ("TFE", "THEM", "TFD")}.get(path.stem.removesuffix("_depthwise"), path.stem.split("_"))
+    on = {"all": ("TFE", "THEM", "TFD"), "base": ()}.get(path.stem.removesuffix("_depthwise"), path.stem.split("_"))
     size, counted = find_model(path).size, [1662.686, 1241.020]
     for place in on:
         for name in (name for name in FINENESS if name.startswith(place)):
