@@ -122,8 +122,8 @@ def test_attention_has_a_size_of_its_own():
     picture = frame_pictures(original, result._replace(views={"attention": weights}))["attention"]
     pixels = np.array(picture.image)
     assert pixels.shape == (9, 20, 3) and "0.50" in picture.note
-    assert (pixels[:, 4] == colours(np.array(1.0), picture.key)).all()
-    assert (pixels[:, :4] == colours(np.array(0.0), picture.key)).all()
+    assert (pixels[:, 4] == colours(np.ones(1), picture.key)).all()
+    assert (pixels[:, :4] == colours(np.zeros(1), picture.key)).all()
     sheet = contact_sheet("", [Row("frame 1", {"attention": picture})])
     assert sheet.width > THUMB
 
