@@ -9,9 +9,8 @@ from typing import BinaryIO
 
 import av
 
+from dataloader.source import STDIN
 from util.errors import InputError
-
-STDIN = "-"
 
 
 class Container:

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from dataloader.container import STDIN
+from dataloader.frames_out import CONTAINERS, Write, png_folder, raw_file, y4m_file
 from dataloader.raw import RawVideo, parse_name
-from dataloader.source import FrameSource, PngFolder
-from dataloader.video import VideoFile, say_on_stderr
-from dataloader.video_out import ENCODERS, Write, encoded_file, png_folder, raw_file, y4m_file
+from dataloader.source import STDIN, FrameSource, PngFolder, say_on_stderr
 from util.color import PixelFormat
 from util.errors import InputError
 from util.video import (
@@ -77,6 +75,7 @@ def open_source(path: str | Path, options: VideoOptions = VideoOptions(),
     elif Path(path).suffix.lower() in RAW_SUFFIXES or (str(path) == STDIN and options.size):
         source = _raw(path, options, say)
     else:
+        from dataloader.video import VideoFile  # loads FFmpeg
         source = VideoFile(path, matrix=options.matrix, range=options.range, rate=options.rate, say=say)
     return source if options.frames is None else FirstFrames(source, options.frames)
 
@@ -139,12 +138,12 @@ def open_sink(path: str | Path, height: int, width: int, options: VideoOptions =
     pixels = PixelFormat("rgb" if chroma == "gbr" else chroma, options.depth or 8)
     facts = facts.with_rate(options.rate)
     folder = kind == "" or Path(path).is_dir()
-    if not folder and kind not in (*RAW_SUFFIXES, ".y4m", *ENCODERS):
+    if not folder and kind not in (*RAW_SUFFIXES, ".y4m", *CONTAINERS):
         raise InputError(f"{path} has an unknown ending; choose from {', '.join(RAW_SUFFIXES)}, .y4m, "
-                         f"{', '.join(ENCODERS)}, or a folder")
-    if sound is not None and (folder or kind not in ENCODERS):
+                         f"{', '.join(CONTAINERS)}, or a folder")
+    if sound is not None and (folder or kind not in CONTAINERS):
         raise InputError(f"{path} cannot hold audio; --copy_audio needs an --output that ends in "
-                         f"{' or '.join(ENCODERS)}")
+                         f"{' or '.join(CONTAINERS)}")
     if folder:
         sink = png_folder(path)
     else:
@@ -157,6 +156,7 @@ def open_sink(path: str | Path, height: int, width: int, options: VideoOptions =
             if kind == ".mkv" and facts.pixel_aspect:
                 say(f"the pixels of {path} will be square, those of the source are "
                     f"{facts.pixel_aspect.numerator}:{facts.pixel_aspect.denominator}; mp4 keeps their shape")
+            from dataloader.video_out import encoded_file
             sink = encoded_file(path, pixels, height, width, facts, sound)
     with sink as write:
         yield write

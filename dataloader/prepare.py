@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor
 
 from dataloader import tiles
+from dataloader.frames_out import to_pixels
 from dataloader.open import VideoOptions, open_source
 from dataloader.raw import RawVideo, parse_name
 from dataloader.sequences import Sequence, all_sequences, select
 from dataloader.source import FrameSource
-from dataloader.video_out import to_pixels
 from util.choices import MATRICES, RANGES
 from util.color import Color
 from util.errors import InputError

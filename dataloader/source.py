@@ -3,6 +3,7 @@
 Frames are uint8 RGB tensors (3, H, W), read when they are asked for, so that memory does not grow with length.
 """
 import re
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,13 @@ from torch import Tensor
 from util.color import Color
 from util.errors import InputError
 from util.video import PLAIN_RGB, ColorTags, Timed, VideoFacts
+
+STDIN = "-"
+
+
+def say_on_stderr(line: str) -> None:
+    """Where remarks go unless the caller says otherwise: standard output may be a video."""
+    print(f"note: {line}", file=sys.stderr)
 
 
 class FrameSource:

@@ -5,7 +5,6 @@ The colour matrix and range come from the flags, else from the stream's tags; wh
 players do, and a remark says so.
 """
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +13,9 @@ import av
 import numpy as np
 import torch
 
-from dataloader.container import STDIN, Container, count_pictures
+from dataloader.container import Container, count_pictures
 from dataloader.picture import Orientation, frame_planes, has_alpha, pixel_format, planar_name
-from dataloader.source import FrameSource
+from dataloader.source import STDIN, FrameSource, say_on_stderr
 from util.color import yuv_to_rgb
 from util.errors import InputError
 from util.video import MATRICES, PLAIN_RGB, STANDARDS, UNSPECIFIED, ColorTags, Timed, VideoFacts, assume, usual_matrix
@@ -27,11 +26,6 @@ HDR = {16: "PQ", 18: "HLG"}                             # transfers of H.273
 TO_BT709 = ("-vf zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709:r=limited,format=yuv420p "
             "out.mkv")
 """What makes BT.709 of HDR, in ffmpeg's words."""
-
-
-def say_on_stderr(line: str) -> None:
-    """Where remarks go unless the caller says otherwise: standard output may be a video."""
-    print(f"note: {line}", file=sys.stderr)
 
 
 class VideoFile(FrameSource):

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dataloader.video_out import to_pixels
+from dataloader.frames_out import to_pixels
 from models.codec import CodedFrame, Latent
 from models.entropy.coder import Estimator
 from models.layers.functional import crop

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from dataloader.frames_out import raw_file
 from dataloader.raw import RawVideo
 from dataloader.source import FrameSource
-from dataloader.video_out import raw_file
 from util.anchors import AnchorFrame
 from util.color import Color, PixelFormat, yuv_to_float_rgb
 from util.errors import InputError
