@@ -13,6 +13,7 @@
 
 Paths are relative to the file. Nothing here needs PyTorch.
 """
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,8 @@ def read_model_file(path: str | Path, name: str | None = None) -> ModelFile:
     for metric, files in content.get("weights", {}).items():
         if metric not in ("PSNR", "MS-SSIM"):
             raise InputError(f"{path}: weights.{metric} is unknown; allowed are PSNR and MS-SSIM")
-        weights[metric] = tuple(path.parent / file for file in ([files] if isinstance(files, str) else files))
+        weights[metric] = tuple(Path(os.path.normpath(path.parent / file))
+                                for file in ([files] if isinstance(files, str) else files))
     for key in content.get("size", {}):
         if key not in SIZES:
             raise InputError(f"{path}: size.{key} is unknown; allowed are {', '.join(SIZES)}")

@@ -77,7 +77,7 @@ def test_flags(refused, flags, words):
 
 def test_no_command(hytip):
     status, out, err = hytip()
-    assert (status, out) == (2, "") and err.count("\n") == 1 and "--test" in err
+    assert (status, out) == (2, "") and err.count("\n") == 1 and "encode, decode, eval" in err and "--test" in err
     assert hytip("--compute_decode_macs")[0] == 2
 
 

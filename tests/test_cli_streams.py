@@ -12,7 +12,7 @@ from PIL import Image
 
 import HyTIP
 from conftest import pipes, write_frames
-from helpers import TINY_FLAGS
+from helpers import TINY, TINY_FLAGS
 from seeded import seeded_video
 from util.cli.streams import build_codec
 from util.coding.bitstream import SYNC
@@ -206,6 +206,18 @@ def test_keep_going_names_what_is_lost(hytip, run, weights, clip, tmp_path):
     status, out, err = hytip(*base, "--keep_going")
     assert "warning" in err and "error" not in err
     assert status == 0 and int(out.split()[0]) < 6
+
+
+def test_the_model_of_a_stream_is_named_where_another_is_chosen(hytip, weights, clip, tmp_path):
+    """Whether that other one has its weights or not."""
+    stream = tmp_path / "x.bin"
+    status, _, err = hytip("encode", clip, stream, "--model", TINY / "hytip.yml", "--weights", weights, "--frames", 1,
+                           "--device", "cpu")
+    assert status == 0, err
+    status, out, err = hytip("decode", stream, tmp_path / "frames", "--device", "cpu")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "coded with --model hytip.yml" in err and "give --model hytip.yml" in err
+    assert not (tmp_path / "frames").exists()
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -107,7 +107,7 @@ def test_bad_flags_are_one_line(hytip, argv, message):
 
 @pytest.mark.parametrize("recipe", [False, True])
 @pytest.mark.parametrize(("last", "words"), [
-    ({"crop_size": 96}, "phase two takes 1 frames of 96x96 out of a clip, .*one has 3 of 64x64.* lower crop_size in"),
+    ({"crop_size": 96}, "phase two takes 1 frame of 96x96 out of a clip, .*one has 3 of 64x64.* lower crop_size in"),
     ({"stage": "fullgop", "max_num_Pframe": 4, "loss_on": {"R": "rate", "D": "distortion"}},
      "phase two takes 5 frames of 64x64 out of a clip, .*one has 3 of 64x64.* lower --crop_size")])
 def test_clips_that_a_later_phase_cannot_use_are_refused_at_once(tmp_path, last, words, recipe):

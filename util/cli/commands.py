@@ -2,6 +2,7 @@
 import argparse
 from collections.abc import Callable
 
+from util.cli.verbs import VERBS
 from util.errors import InputError
 
 Command = Callable[[argparse.Namespace], None]
@@ -19,7 +20,7 @@ def command_of(arguments: argparse.Namespace) -> Command:
     for flag, command in commands.items():
         if getattr(arguments, flag):
             return command
-    raise InputError(f"nothing to do; give one of {', '.join(f'--{flag}' for flag in commands)}")
+    raise InputError(f"nothing to do; give a verb ({', '.join(VERBS)}), or a flag such as --test; see --help")
 
 
 def list_models(_: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataloader.open import open_source, video_options
 from dataloader.source import FrameSource
 from util.choices import METRIC_NAMES
-from util.cli.datasets import say
+from util.cli.datasets import say_unless_of_audio
 from util.cli.words import count
 from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
@@ -30,7 +30,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a video cannot be read, or they differ in size or number of frames.
     """
-    reference, other = (open_source(path, video_options(arguments, arguments.frames), _quiet_about_sound)
+    reference, other = (open_source(path, video_options(arguments, arguments.frames), say_unless_of_audio)
                         for path in arguments.compare)
     if (reference.width, reference.height) != (other.width, other.height):
         raise InputError(f"--compare: {arguments.compare[0]} is {reference.width}x{reference.height}, "
@@ -44,11 +44,6 @@ def run_compare(arguments: argparse.Namespace) -> None:
     print(f"VMAF     {_vmaf(arguments, reference)}")
     print(f"{count(frames, 'frame')} of {reference.width}x{reference.height}, means over frames; RGB of 8 bits, "
           f"PSNR-YUV (6:1:1) in {_matrix(reference)}")
-
-
-def _quiet_about_sound(line: str) -> None:
-    if "audio" not in line:
-        say(line)
 
 
 def _matrix(source: FrameSource) -> str:

@@ -23,6 +23,12 @@ def say(message: str) -> None:
     print(f"HyTIP: warning: {message}", file=sys.stderr)
 
 
+def say_unless_of_audio(message: str) -> None:
+    """`say`, but for what only matters where a video is made."""
+    if "audio" not in message:
+        say(message)
+
+
 def tell_if_short(arguments: argparse.Namespace, frames: int) -> None:
     """A remark where `--input` had fewer frames than `--frames` asks for; only the end tells how many a pipe has."""
     if arguments.input is not None and arguments.frames is not None and frames < arguments.frames:
@@ -42,7 +48,7 @@ def open_sequences(arguments: argparse.Namespace) -> list[tuple[Sequence, FrameS
         InputError: something is missing, a crop leaves nothing, or MS-SSIM needs larger frames.
     """
     if arguments.input is not None:
-        source = open_source(arguments.input, video_options(arguments, arguments.frames), say)
+        source = open_source(arguments.input, video_options(arguments, arguments.frames), say_unless_of_audio)
         return [(Sequence.of_video(source), _cropped(arguments, source))]
     return [(sequence, open_sequence(arguments, sequence))
             for sequence in select(arguments.test_dataset, arguments.test_seqs)]

@@ -16,12 +16,14 @@ from dataloader.open import open_sink, open_source, video_options
 from dataloader.source import CenterCrop
 from models.entropy.stream import StreamError
 from models.entropy.transfer import to_device
+from util.chosen_model import model_of
 from util.cli.datasets import say, tell_if_short
 from util.cli.setup import coding_plans
 from util.cli.streams import PIPE, Originals, open_stream, write_stream
 from util.cli.words import Coded, count, outcome
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
+from util.coding.reader import StreamReader
 from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
 from util.evaluation.metrics import mean_squared_error, psnr_of_error
@@ -65,7 +67,11 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
     if arguments.output is None:
         raise InputError("--decompress --input needs --output, a folder for PNG frames or a video file")
     _refuse_metrics(arguments)
-    codec = build(arguments)
+    try:
+        codec = build(arguments)
+    except InputError:
+        _tell_other_model(arguments)
+        raise
     done, failure, replaces = 0, None, _is_there(arguments.output)
     with open_stream(arguments.input) as file:
         stream = codec.decode(file, keep_going=arguments.keep_going, max_pixels=arguments.max_pixels, report=say)
@@ -88,6 +94,21 @@ def decompress_file(arguments: argparse.Namespace, build: Callable[[argparse.Nam
     tell_if_short(arguments, done)
     print(f"{count(done, 'frame')} of {header.width}x{header.height} in {arguments.output}{replaces}",
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
+
+
+def _tell_other_model(arguments: argparse.Namespace) -> None:
+    """That the stream is of another model, which is more to the point than what this one lacks.
+
+    Raises:
+        StreamError: it is.
+    """
+    if arguments.input == PIPE:
+        return
+    with open_stream(arguments.input) as file:
+        header, chosen = StreamReader(file).header, model_of(arguments).selector
+    if header.model not in ("", chosen):
+        raise StreamError(f"stream {arguments.input} was coded with --model {header.model}, and this is --model "
+                          f"{chosen}; give --model {header.model}")
 
 
 @torch.inference_mode()

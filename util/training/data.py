@@ -35,6 +35,7 @@ def _check(options: TrainingOptions, phase: Phase, shapes: list[tuple[int, int, 
         return
     count, height, width = max(shapes, key=lambda shape: (min(shape[1:]), shape[0]))
     cure = "--crop_size" if phase.crop_size is None else f"crop_size in {options.train_conf}"
-    raise InputError(f"phase {phase.name} takes {frames} frames of {side}x{side} out of a clip, and none of the clips "
-                     f"below {root_of(options)} that were looked at has them (one has {count} of {width}x{height}); "
-                     f"give longer or larger clips, or lower {cure}")
+    wanted = f"{frames} frame{'' if frames == 1 else 's'} of {side}x{side}"
+    raise InputError(f"phase {phase.name} takes {wanted} out of a clip, and none of the clips below {root_of(options)} "
+                     f"that were looked at has them (one has {count} of {width}x{height}); give longer or larger "
+                     f"clips, or lower {cure}")
