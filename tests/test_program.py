@@ -1,4 +1,5 @@
 """Exit statuses and signals, as shells and job schedulers expect them."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,6 +56,27 @@ def test_success_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
     assert exit_status("program", lambda: None) == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def swallowed():
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def turned_into_an_error():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        raise ImportError("cannot load half of it") from None
+
+
+@pytest.mark.parametrize("run", [swallowed, turned_into_an_error])
+def test_a_signal_counts_whatever_a_library_makes_of_it(capsys, run):
+    """In an import or a destructor, say."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert exit_status("program", run) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "program: ended by SIGTERM\n"
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -69,13 +69,18 @@ def exit_status(program: str, run: Callable[[], None]) -> int:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise `Ended`, so that no temporary file stays. Ignored ones (nohup) stay ignored."""
+    """SIGTERM and SIGHUP raise `Ended`, so that no temporary file stays. Ignored ones (nohup) stay ignored.
+
+    The exception comes wherever the program is, which may be an import or a destructor of a library that turns it
+    into an error of its own, or swallows it. Whatever became of it: the signal ended the program.
+    """
     def end(number: int, _frame: object) -> None:
         for other in before:
             signal.signal(other, signal.SIG_IGN)                            # one is enough; let `finally` work
+        received.append(number)
         raise Ended(number)
 
-    before = {}
+    before, received = {}, []
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)
                   if signal.getsignal(number) == signal.SIG_DFL}
@@ -83,6 +88,12 @@ def _signals() -> Iterator[None]:
             signal.signal(number, end)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise Ended(received[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        raise Ended(received[0])
