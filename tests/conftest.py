@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import HyTIP  # noqa: E402
 from helpers import full_config, seeded_model, tiny_config  # noqa: E402
 from seeded import seeded_video  # noqa: E402
+from toy_codec import toy_in_the_catalogue  # noqa: E402
 from util.arithmetic import choose_arithmetic  # noqa: E402
 from util.checkpoint import save_model  # noqa: E402
 
@@ -75,6 +76,13 @@ def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pth.tar"
     save_model(seeded_model(tiny_config()), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Iterator[Path]:
+    """The toy codec is in the catalogue; the folder of its files."""
+    with toy_in_the_catalogue(tmp_path_factory.mktemp("toy")) as folder:
+        yield folder
 
 
 @pytest.fixture

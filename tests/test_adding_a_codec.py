@@ -1,13 +1,10 @@
 """docs/adding_a_codec.md, done as it is written: a toy codec in a temporary folder, through the whole program."""
 import io
-import re
-import sys
 
 import pytest
 import torch
 
 from conftest import write_frames
-from helpers import ROOT
 from models import catalogue
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
@@ -17,27 +14,6 @@ from util.cli.commands import command_of
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.evaluation.complexity import buffer_size, count_macs, parameters
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "adding_a_codec.md").read_text(), re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """The folder of the toy, on Python's path and in the catalogue; its model file."""
-    folder = tmp_path_factory.mktemp("toy")
-    package = folder / "toy_package"
-    (package / "toy").mkdir(parents=True)
-    (package / "toy" / "codec.py").write_text("".join(blocks("python")))
-    (folder / "toy.yml").write_text(blocks("yaml")[0].replace("../models/toy.pth.tar", "toy.pth.tar"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(package))
-        patch.setitem(catalogue.CODECS, "toy", "toy.codec:Toy")
-        patch.setitem(catalogue.MODELS, "toy", str(folder / "toy.yml"))
-        yield folder
-    for name in [name for name in sys.modules if name.split(".")[0] == "toy"]:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

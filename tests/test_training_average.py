@@ -1,16 +1,20 @@
 """The moving average of the weights (`--ema`), what becomes of checkpoints, and what a run writes down."""
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training_runs import Killed, assert_same, dies_at, whole
 from torch import nn
-from training_helpers import curve, entries, options, phase_file, write_clips, write_tiny_configs
+from training_helpers import curve, entries, phase_file, write_clips
 
 from conftest import write_frames
+from dataloader.clips import EpochClips
 from seeded import seeded_video
+from toy_codec import toy_options
 from util.errors import InputError
-from util.training import validation
+from util.training import records, validation
 from util.training.averaging import WeightAverage
 from util.training.checkpoints import Checkpoints
 from util.training.export import export
@@ -18,25 +22,24 @@ from util.training.main import train
 from util.training.steps import OptimizerSteps
 
 LOSS = {"R": "rate", "D": "distortion"}
-NAME = "Residual.module.net.q_encoder"
+NAME = "inter.analysis.weight"
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Configurations, clips and a data set to validate on."""
+    """Clips, and a sequence to validate on."""
     folder = tmp_path_factory.mktemp("shared")
-    write_tiny_configs(folder / "configs")
-    write_clips(folder / "clips", count=4)
-    write_frames(folder / "valid" / "a", seeded_video(2, 64, 64, 5))
+    write_clips(folder / "clips", count=4, frames=2, side=32)
+    write_frames(folder / "valid" / "a", seeded_video(2, 32, 32, 5))
     return folder
 
 
 @pytest.fixture
-def run(tmp_path, shared):
+def run(tmp_path, shared, toy):
     """Two epochs of two steps, with an average."""
-    phases = {"p": {"end_epoch": 2, "stage": "1Pframe", "frozen_modules": ["MENet"], "loss_on": LOSS}}
-    return options(tmp_path, shared / "configs", train_data=shared / "clips", gop=2,
-                   train_conf=phase_file(tmp_path / "p.yml", phases), ema=0.5)
+    phases = {"p": {"end_epoch": 2, "stage": "1Pframe", "loss_on": LOSS}}
+    return toy_options(tmp_path, train_data=shared / "clips", gop=2, ema=0.5,
+                       train_conf=phase_file(tmp_path / "p.yml", phases))
 
 
 def checkpoint(run, epoch: int | None = None):
@@ -66,8 +69,7 @@ def test_a_checkpoint_holds_averages_and_resuming_does_not_start_from_them(run, 
     """The file's weights are the average of the weights of all steps; killed and resumed, the run ends in the same
     bits; without --ema it goes on from the weights of the last step."""
     seen, original = [], WeightAverage.update
-    name = "codec.inter.recon_generation_net.recon_conv.weight"
-    released = name.replace("codec.inter", "Residual.module.net")
+    name, released = f"codec.{NAME}", NAME
 
     def update(self):
         original(self)
@@ -104,7 +106,7 @@ def test_the_average_is_validated_exported_and_gone_on_from(run, shared, monkeyp
     seen, original = [], validation.Validation.run
 
     def spy(self, codec, *args):
-        seen.append(codec.inter.q_encoder.detach().clone())
+        seen.append(codec.inter.analysis.weight.detach().clone())
         return original(self, codec, *args)
     monkeypatch.setattr(validation.Validation, "run", spy)
     run = replace(run, valid_data=shared / "valid", end_epoch=1)
@@ -113,14 +115,13 @@ def test_the_average_is_validated_exported_and_gone_on_from(run, shared, monkeyp
     assert torch.equal(seen[0], averaged[NAME])
     best = run.results / "HyTIP/checkpoints/best.pth.tar"
     assert torch.equal(entries(best)[NAME], averaged[NAME])
-    export(best, best.parent / "small.pth.tar")
+    export(best, best.parent / "small.pth.tar", "toy")
     assert torch.equal(entries(best.parent / "small.pth.tar")[NAME], averaged[NAME].half())
-    still = {"p": {"end_epoch": 1, "stage": "1Pframe", "frozen_modules": ["MENet", "CondMotion"], "loss_on": LOSS}}
+    still = {"p": {"end_epoch": 1, "stage": "1Pframe", "frozen_modules": ["inter.analysis"], "loss_on": LOSS}}
     train(replace(run, restore="same", restore_exp_key="HyTIP", experiment_name="next", ema=0.0,
                   train_conf=phase_file(run.results / "still.yml", still)))
     started = entries(run.results / "next/checkpoints/epoch=1.pth.tar")
-    name = "CondMotion.module.net.mv_q_encoder"
-    assert torch.equal(started[name], averaged[name]), "frozen, so as it started"
+    assert torch.equal(started[NAME], averaged[NAME]), "frozen, so as it started"
 
 
 def test_old_epochs_are_removed(run):
@@ -132,18 +133,28 @@ def test_old_epochs_are_removed(run):
         replace(run, ema=1.0).check()
 
 
-def test_what_is_written_down(run):
-    """Gradient norm, time and speed of every epoch; a curve of before these columns is kept and goes on."""
+def test_what_is_written_down(run, monkeypatch):
+    """Gradient norm, time and speed of every epoch, loss and terms of steps; a curve that lacks these columns is kept
+    and goes on."""
+    monkeypatch.setattr(records, "STEP_INTERVAL", 1)
+    original = EpochClips.__getitem__
+    monkeypatch.setattr(EpochClips, "__getitem__", lambda self, index: time.sleep(0.05) or original(self, index))
     train(replace(run, end_epoch=1))
     path = run.results / "HyTIP" / "training.csv"
     row, = curve(run.results)
     assert float(row["gradient_norm"]) > 0 and row["gpu_memory"] == ""
     header, line = (text.split(",") for text in path.read_text().splitlines())
     found = dict(zip(header, line))
-    assert 0 < float(found["waited"]) < float(found["seconds"])
+    assert 0.2 <= float(found["waited"]) <= float(found["seconds"])
     assert float(found["images_per_second"]) == pytest.approx(4 * 2 / float(found["seconds"]), rel=0.05)
     old = header.index("gradient_norm")
     path.write_text("\n".join(",".join(cells[:old]) for cells in (header, line)) + "\n")
     train(replace(run, restore="resume"))
     first, second = curve(run.results)
     assert first["loss"] == row["loss"] and first["gradient_norm"] == "" and float(second["gradient_norm"]) > 0
+    board = EventAccumulator(str(path.parent / "tensorboard"))
+    board.Reload()
+    assert {"step/loss", "step/distortion", "step/gradient_norm", "epoch/loss"} <= set(board.Tags()["scalars"])
+    points = [(point.step, point.value) for point in board.Scalars("step/loss")]
+    assert [step for step, _ in points] == [1, 2, 3, 4]
+    assert sum(value for _, value in points[:2]) / 2 == pytest.approx(float(first["loss"]), rel=1e-5)

@@ -84,7 +84,7 @@ def test_what_cannot_move():
 def test_a_run_that_moves(tmp_path):
     """The step's first weights are the moved ones; without lambdas in the phase there is nothing to move to."""
     configs = write_tiny_configs(tmp_path / "configs")
-    write_clips(tmp_path / "data")
+    write_clips(tmp_path / "data", frames=2, side=32)
     network = seeded_network(tiny_config())
     folder = tmp_path / "results" / "before" / "checkpoints"
     folder.mkdir(parents=True)
@@ -92,7 +92,8 @@ def test_a_run_that_moves(tmp_path):
     conf = tmp_path / "phases.yml"
     phase = "end_epoch: 1, lr: 1.0e-9, stage: 1Pframe, batch_size: 2, loss_on: {R: rate, D: distortion}"
     conf.write_text(f"phases: {{only: {{{phase}, lambdas: [{shifted(21)[0]}, {shifted(21)[1]}]}}}}")
-    run = options(tmp_path, configs, train_conf=conf, restore="same", restore_exp_key="before", rates_from=RANGE)
+    run = options(tmp_path, configs, train_conf=conf, restore="same", restore_exp_key="before", rates_from=RANGE,
+                  crop_size=32)
     train(run)
     move_rates(network, RANGE, shifted(21))
     expected = dict(network.entries())
@@ -101,6 +102,6 @@ def test_a_run_that_moves(tmp_path):
         root, rest = name.split(".", 1)
         assert torch.allclose(found[f"{root}.module.net.{rest}"], expected[name], atol=1e-6), name
     conf.write_text(f"phases: {{only: {{{phase}}}}}")
-    with pytest.raises(InputError, match="needs `lambdas` of its own"):
+    with pytest.raises(InputError, match="needs two `lambdas` of its own"):
         train(options(tmp_path, configs, train_conf=conf, restore="same", restore_exp_key="before", rates_from=RANGE,
                       experiment_name="other"))

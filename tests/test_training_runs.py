@@ -1,4 +1,5 @@
 """Whole runs: nothing is lost when one is interrupted, processes add up, bad losses are skipped, records are kept."""
+import os
 import signal
 import subprocess
 import time
@@ -6,19 +7,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_helpers import command, curve, entries, options, phase_file, write_clips, write_tiny_configs
+from forked import forked, team_of_two
+from training_helpers import command, curve, entries, flags, options, phase_file, write_clips, write_tiny_configs
 
+import HyTIP as program
 from conftest import write_frames
 from helpers import tiny_config
 from models.hytip.codec import HyTIP
 from seeded import seeded_video
+from toy_codec import toy_options
 from util.checkpoint import load_model, read_file
 from util.errors import InputError
 from util.training import checkpoints, records, trainer
 from util.training.main import train
 
-PHASES = {"first": {"end_epoch": 2, "stage": "2Pframes", "mode": "residual", "frozen_modules": ["MENet"],
-                    "loss_on": {"R": "rate", "D": "distortion"}, "milestones": [1]},
+LOSS = {"R": "rate", "D": "distortion"}
+PHASES = {"first": {"end_epoch": 2, "stage": "2Pframes", "mode": "residual", "frozen_modules": ["inter.prior"],
+                    "loss_on": LOSS, "milestones": [1]},
           "second": {"end_epoch": 3, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 1, "train_len": 0.8,
                      "loss_on": {"R": "rate", "D": "frame_weight*distortion"}}}
 
@@ -30,13 +35,18 @@ def configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    return write_clips(tmp_path_factory.mktemp("clips"), count=5, side=80)
+    return write_clips(tmp_path_factory.mktemp("clips"), count=5, frames=3, side=40)
+
+
+def two_phases(folder, clips):
+    """Epochs of three and of two steps, of the toy codec: the trainer is the same for all."""
+    return toy_options(folder, train_data=clips, train_conf=phase_file(folder / "two_phases.yml", PHASES),
+                       frame_weight=(1, 1.2, 0.5))
 
 
 @pytest.fixture
-def run_options(tmp_path, configs, clips):
-    return options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", PHASES),
-                   frame_weight=(1, 1.2, 0.5))
+def run_options(tmp_path, clips, toy):
+    return two_phases(tmp_path, clips)
 
 
 def whole(path):
@@ -62,12 +72,11 @@ def assert_same(a, b):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, configs, clips):
+def uninterrupted(tmp_path_factory, clips, toy):
     """The results of the run of `run_options` that nothing disturbs."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     torch.set_num_threads(1)
-    train(options(folder, configs, train_data=clips, train_conf=phase_file(folder / "two_phases.yml", PHASES),
-                  frame_weight=(1, 1.2, 0.5)))
+    train(two_phases(folder, clips))
     return folder / "results"
 
 
@@ -113,34 +122,52 @@ def test_a_killed_run_resumes_to_the_same_bits(run_options, uninterrupted, monke
     assert_same_end(run_options.results, uninterrupted)
 
 
-def start_and_wait(run_options, saves):
-    """A run in a process of its own, until it has saved so many times."""
-    last = run_options.results / "HyTIP" / "checkpoints" / "last.pth.tar"
-    process = subprocess.Popen(command(run_options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    seen, stamp = 0, last.stat().st_mtime_ns if last.exists() else None
-    for _ in range(12000):                                               # four minutes: a busy machine is slow to start
-        new = last.stat().st_mtime_ns if last.exists() else None
-        if new != stamp:
-            seen, stamp = seen + 1, new
-        if seen >= saves or process.poll() is not None:
-            return process
-        time.sleep(0.02)
-    raise AssertionError("the run does not get on")
+def run_program(options):
+    return program.main([*flags(options), "--threads", "1"])
 
 
-def test_signals(run_options, uninterrupted):
+def run_until_a_signal(options, step):
+    """In a process of its own: the program, which after some step waits for the signal that shall end it."""
+    original = trainer.Trainer.update
+
+    def update(self, *args):
+        original(self, *args)
+        if self.progress.updates == step:
+            print("waiting", flush=True)
+            while not self.stop.received:
+                time.sleep(0.01)
+    trainer.Trainer.update = update
+    os.setpgid(0, 0)
+    return run_program(options)
+
+
+def signalled(options, step, said, send):
+    """The status of a run that gets a signal after a step."""
+    said.unlink(missing_ok=True)
+    with forked(run_until_a_signal, options, step, said=said) as process:
+        while process.is_alive() and not (said.is_file() and "waiting" in said.read_text()):
+            time.sleep(0.01)
+        send(process.pid)
+        process.join(timeout=300)
+        return process.exitcode
+
+
+def test_signals(run_options, uninterrupted, tmp_path):
     """SIGKILL leaves a run that resumes; SIGTERM saves and ends with 143; the end is the same to the bit."""
-    killed = start_and_wait(replace(run_options, save_minutes=0), saves=2)
-    time.sleep(0.15)
-    killed.kill()
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    ended = start_and_wait(replace(run_options, save_minutes=0, restore="resume"), saves=1)
-    ended.terminate()
-    said, _ = ended.communicate(timeout=120)
-    assert ended.returncode == 128 + signal.SIGTERM, said
-    assert "stopped by a signal" in said and "--restore resume" in said
-    train(replace(run_options, restore="resume"))
+    said = tmp_path / "said.txt"
+    assert signalled(replace(run_options, save_minutes=0), 2, said, lambda pid: os.kill(pid, signal.SIGKILL)) == -9
+    resumed = replace(run_options, restore="resume")
+    assert signalled(resumed, 4, said, lambda pid: os.kill(pid, signal.SIGTERM)) == 143, said.read_text()
+    assert "stopped by a signal" in said.read_text() and "--restore resume" in said.read_text()
+    train(resumed)
+    assert_same_end(run_options.results, uninterrupted)
+
+
+def test_a_signal_to_a_run_and_all_its_processes(run_options, uninterrupted, tmp_path):
+    """As schedulers send it: the loader's process stays until the trainer has finished its step."""
+    said, run = tmp_path / "said.txt", replace(run_options, num_workers=1)
+    assert signalled(run, 1, said, lambda pid: os.killpg(pid, signal.SIGTERM)) == 143, said.read_text()
+    train(replace(run, restore="resume"))
     assert_same_end(run_options.results, uninterrupted)
 
 
@@ -149,23 +176,32 @@ def test_two_processes_are_one(tmp_path, configs, clips):
 
     Five clips in batches of three leave shares of 2 and 1, then 1 and 1.
     """
-    phases = {"p": {"end_epoch": 2, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 1, "batch_size": 3,
-                    "loss_on": {"R": "rate", "D": "distortion"}}}
-    one = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases))
+    phases = {"p": {"end_epoch": 1, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 1, "batch_size": 3,
+                    "loss_on": LOSS}}
+    one = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases), crop_size=32)
     two = replace(one, results=tmp_path / "two", accumulate=2)
     train(one)
-    done = subprocess.run(command(two, processes=2), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    statuses, said = team_of_two(run_program, two, folder=tmp_path)
+    assert statuses == [0, 0], said
     for single, double in zip(curve(one.results), curve(two.results)):
         assert single["samples"] == double["samples"] == "5"
         for key in ("loss", "m_rate", "r_rate", "distortion", "warped_distortion"):
             assert float(double[key]) == pytest.approx(float(single[key]), rel=1e-4), key
-    name = "HyTIP/checkpoints/epoch=2.pth.tar"
+    name = "HyTIP/checkpoints/epoch=1.pth.tar"
     single, double = entries(one.results / name), entries(two.results / name)
     differences = torch.cat([(value - double[key]).abs().flatten() for key, value in single.items()
                              if value.is_floating_point()])
     # Adam's first steps have the size of lr (1e-3) whatever the gradient's, so a few gradients near zero may differ.
     assert (differences < 1e-5).double().mean() > 0.99
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path, configs, clips):
+    """As a user starts it; the rest of the suite forks."""
+    phases = {"p": {"end_epoch": 1, "steps_per_epoch": 1, "stage": "1Pframe", "loss_on": LOSS}}
+    run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases), crop_size=32)
+    done = subprocess.run(command(run, processes=2), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "2 processes on cpu" in done.stdout, done.stderr
 
 
 def test_accumulation_changes_nothing(run_options, uninterrupted):
@@ -206,6 +242,8 @@ def test_gradients_are_clipped_and_adam_is_new_per_phase(run_options, monkeypatc
         seen.append((self.param_groups[0]["lr"], len(self.state), max(g.abs().max().item() for g in gradients)))
         return original(self, *args, **kwargs)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
+    loss = trainer.ClipLoss.forward
+    monkeypatch.setattr(trainer.ClipLoss, "forward", lambda *args: (100 * loss(*args)[0], {}))
     train(run_options)
     assert max(bound for *_, bound in seen) == 5.0
     assert [lr for lr, *_ in seen] == pytest.approx([1e-3] * 3 + [1e-4] * 3 + [1e-3] * 2)
@@ -216,10 +254,10 @@ def test_validation_keeps_the_best(tmp_path, configs, clips, capsys):
     """Reports, pictures and the best checkpoint; the checkpoint loads as weights of the codec."""
     data = tmp_path / "data"
     for name in ("BlowingBubbles", "BQSquare"):
-        write_frames(data / "HEVC-D" / name, seeded_video(4, 72, 88, 5))
-    phases = {"p": {"end_epoch": 2, "stage": "1Pframe", "loss_on": {"R": "rate", "D": "distortion"}}}
+        write_frames(data / "HEVC-D" / name, seeded_video(2, 40, 56, 5))
+    phases = {"p": {"end_epoch": 2, "steps_per_epoch": 1, "stage": "1Pframe", "loss_on": LOSS}}
     run = options(tmp_path, configs, train_data=clips, data=data, train_conf=phase_file(tmp_path / "p.yml", phases),
-                  test_dataset=("HEVC-D",), gop=3, no_sanity=False)
+                  test_dataset=("HEVC-D",), gop=3, no_sanity=False, crop_size=32)
     train(run)
     assert "validation on 2 of 4 sequences; below" in capsys.readouterr().out
     folder = run.results / "HyTIP"
@@ -246,10 +284,10 @@ def test_validation_keeps_the_best(tmp_path, configs, clips, capsys):
 
 def test_single_rate_models_are_validated_at_their_level(tmp_path, configs, clips):
     data = tmp_path / "data"
-    write_frames(data / "HEVC-D" / "BQSquare", seeded_video(2, 64, 64, 5))
-    phases = {"p": {"end_epoch": 1, "stage": "1Pframe", "loss_on": {"R": "rate", "D": "distortion"}}}
+    write_frames(data / "HEVC-D" / "BQSquare", seeded_video(2, 32, 32, 5))
+    phases = {"p": {"end_epoch": 1, "steps_per_epoch": 1, "stage": "1Pframe", "loss_on": LOSS}}
     train(options(tmp_path, configs, train_data=clips, data=data, train_conf=phase_file(tmp_path / "p.yml", phases),
-                  test_dataset=("HEVC-D",), quality_level=3, debug=True,
+                  test_dataset=("HEVC-D",), quality_level=3, crop_size=32,
                   cond_motion_coder_conf=configs / "Motion_Explicit.yml",
                   residual_coder_conf=configs / "Inter_MCR_Explicit.yml"))
     _, row = (tmp_path / "results/HyTIP/validation.csv").read_text().splitlines()
@@ -264,13 +302,12 @@ def test_without_validation_data_training_goes_on(run_options, capsys):
     assert made == {"epoch=1.pth.tar"}
 
 
-def test_corrupt_clips_are_reported_once(tmp_path, configs, capsys):
-    clips = write_clips(tmp_path / "clips", count=3)
+def test_corrupt_clips_are_reported_once(tmp_path, toy, capsys):
+    clips = write_clips(tmp_path / "clips", count=3, side=32)
     (clips / "clip_1" / "frame_1.png").write_bytes(b"no picture")
     phases = {"p": {"end_epoch": 3, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 6,
-                    "loss_on": {"R": "rate", "D": "distortion"}}}
-    train(options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases),
-                  num_workers=1))
+                    "loss_on": LOSS}}
+    train(toy_options(tmp_path, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases), num_workers=1))
     assert capsys.readouterr().out.count("skipped for good: clip") == 1
     assert [row["samples"] for row in curve(tmp_path / "results")] == ["3"] * 3
 
@@ -287,9 +324,11 @@ def test_corrupt_clips_are_reported_once(tmp_path, configs, capsys):
     ({"quality_level": 7}, "--quality_level 7 is outside 2..5"),
     ({"train_data": "nowhere"}, "no training clips of folder below nowhere"),
     ({"feature_channel": 0}, "--feature_channel 0 must be at least 1")])
-def test_bad_flags_end_before_training(run_options, changes, message):
+def test_bad_flags_end_before_training(tmp_path, configs, clips, changes, message):
+    phases = {name: {**phase, "frozen_modules": ["MENet"]} for name, phase in PHASES.items()}
+    run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", phases))
     with pytest.raises(InputError, match=message) as caught:
-        train(replace(run_options, **changes))
+        train(replace(run, **changes))
     assert "\n" not in str(caught.value)
 
 

@@ -1,25 +1,32 @@
 """Training survives what happens: stops at any step on any process, validation that fails, bad steps now and then."""
 import math
-import subprocess
-import sys
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from stopping_processes import STEPS, prepare
+from forked import team_of_two
 from test_training_runs import assert_same, whole
-from training_helpers import free_port, options, phase_file, seeded_network, write_clips, write_tiny_configs
+from training_helpers import phase_file, seeded_network, write_clips
 
 from conftest import write_frames
 from dataloader.source import PngFolder
-from helpers import ROOT, tiny_config
+from helpers import tiny_config
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
 from models.entropy.training import SampleNoise, TrainingEstimator, no_noise
 from models.layers.functional import warp
 from seeded import seeded_video
+from toy_codec import toy_options
+from util.errors import InputError
+from util.program import Ended
 from util.training import trainer, validation
+from util.training.checkpoints import Checkpoints
+from util.training.clip_loss import ClipLoss
 from util.training.distributed import Team
 from util.training.losses import Distortion, LossExpression
 from util.training.main import train
@@ -29,44 +36,120 @@ from util.training.stages import ClipCoder, Clips, StagePlan
 from util.training.validation import Validation, rate_points
 
 LOSS = {"R": "rate", "D": "distortion"}
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Configurations, clips and a sequence to validate on, whose size is no multiple of 16."""
+    """Clips, and a sequence to validate on, whose size is no multiple of 16."""
     folder = tmp_path_factory.mktemp("shared")
-    write_tiny_configs(folder / "configs")
-    write_clips(folder / "clips", count=STEPS)
+    write_clips(folder / "clips", count=STEPS, frames=2, side=32)
     write_frames(folder / "valid" / "a", seeded_video(3, 40, 56, 5))
-    prepare(folder)
     return folder
 
 
-def test_a_stop_at_any_step_of_any_process_ends_all(shared):
+@pytest.fixture
+def run(tmp_path, shared, toy):
+    """An epoch of three steps of one clip."""
+    phases = {"p": {"end_epoch": 1, "stage": "1Pframe", "batch_size": 1, "loss_on": LOSS}}
+    return toy_options(tmp_path, train_data=shared / "clips", gop=2, train_conf=phase_file(tmp_path / "p.yml", phases))
+
+
+def checkpoint(run: TrainingOptions) -> Path:
+    return Checkpoints(run.results, run.experiment_name).of_epoch(1)
+
+
+def test_a_stop_at_any_step_of_any_process_ends_all(run, tmp_path):
     """With a host that is a step behind, on saves and between them: both processes end, and the run resumes to the
     bits of one that nothing stopped."""
-    ports = [str(free_port()) for _ in range(2 + 2 * STEPS)]
-    script = str(ROOT / "tests" / "stopping_processes.py")
-    processes = [subprocess.Popen([sys.executable, script, str(shared), str(rank), *ports], stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True) for rank in range(2)]
-    try:
-        said = [process.communicate(timeout=500)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
+    statuses, said = team_of_two(stop_at_every_step, run, folder=tmp_path)
+    assert statuses == [0, 0], said
     assert "a batch of 1 leaves 1 of 2 processes without a share" in said[0]
-    expected = whole(shared / "results" / "whole" / "checkpoints" / "epoch=1.pth.tar")
+    expected = whole(checkpoint(replace(run, experiment_name="whole")))
     for stop_at in range(1, STEPS + 1):
-        for one, other in zip(whole(shared / f"results/stopped_{stop_at}/checkpoints/epoch=1.pth.tar"), expected):
+        for one, other in zip(whole(checkpoint(replace(run, experiment_name=f"stopped_{stop_at}"))), expected):
             assert_same(one, other)
 
 
-@pytest.fixture
-def run(tmp_path, shared):
-    phases = {"p": {"end_epoch": 1, "stage": "1Pframe", "batch_size": 1, "loss_on": LOSS}}
-    return options(tmp_path, shared / "configs", train_data=shared / "clips", gop=2,
-                   train_conf=phase_file(tmp_path / "p.yml", phases))
+def stop_at_every_step(run: TrainingOptions) -> None:
+    """In each of two processes: a whole run, and for each step one that one of them is told to stop there, resumed.
+
+    As on a GPU, the host is a step behind. Every other run saves after each step.
+    """
+    dist.init_process_group("gloo")
+    trainer.lag_of = lambda device: 1
+    rank, update = dist.get_rank(), trainer.Trainer.update
+    train(replace(run, experiment_name="whole"))
+    for stop_at in range(1, STEPS + 1):
+        calls = []
+
+        def stopped(self, *args, calls=calls, stop_at=stop_at):
+            calls.append(1)
+            if len(calls) == stop_at and rank == stop_at % 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            update(self, *args)
+        stopping = replace(run, experiment_name=f"stopped_{stop_at}", save_minutes=0 if stop_at % 2 else 15)
+        trainer.Trainer.update = stopped
+        with pytest.raises(Ended) as end:
+            train(stopping)
+        assert end.value.number == signal.SIGTERM and len(calls) <= stop_at + 1
+        trainer.Trainer.update = update
+        train(replace(stopping, restore="resume"))
+    dist.destroy_process_group()
+
+
+def test_a_stop_in_the_last_moment_is_not_lost(run, monkeypatch):
+    """After the last step nobody asks for wishes any more; the next step of a recipe must not begin."""
+    def save(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *args, **kwargs)
+    original = Checkpoints.save
+    with monkeypatch.context() as patch, pytest.raises(Ended):
+        patch.setattr(Checkpoints, "save", save)
+        train(run)
+    assert checkpoint(run).is_file()
+    train(replace(run, restore="resume"))
+
+
+def test_the_leader_answers_for_all(tmp_path):
+    statuses, said = team_of_two(ask_the_leader, folder=tmp_path)
+    assert statuses == [0, 0], said
+
+
+def ask_the_leader() -> None:
+    team = Team("cpu")
+    assert team.led(lambda: team.rank) == 0
+    with pytest.raises(InputError, match="refused by 0"):
+        team.led(lambda: refuse(team.rank))
+    team.leave()
+
+
+def refuse(rank: int) -> None:
+    raise InputError(f"refused by {rank}")
+
+
+def test_what_a_phase_does_not_use_is_frozen_between_processes(tmp_path):
+    """Or each process would search for it in every step: HyTIP's `q_feature` never gets a gradient."""
+    statuses, said = team_of_two(share_a_codec, folder=tmp_path)
+    assert statuses == [0, 0], said
+
+
+def share_a_codec() -> None:
+    team, network = Team("cpu"), seeded_network(tiny_config())
+    phase = Phase(name="p", first_epoch=1, last_epoch=1, stage="1Pframe", batch_size=1, lr=1.0,
+                  rate=LossExpression("rate"), distortion=LossExpression("distortion"))
+    network.select(phase)
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0, 1))
+    loss = ClipLoss(network, plan, phase.loss(()), anchor=0, quality_level=5)
+    example = (torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8), *(torch.zeros(1, dtype=torch.int64) for _ in range(2)))
+    shared = team.share(loss, *example)
+    assert shared.static_graph and not shared.find_unused_parameters and shared.gradient_as_bucket_view
+    assert not network.codec.inter.q_feature.requires_grad and network.codec.inter.q_encoder.requires_grad
+    for _ in range(2):
+        shared(*example)[0].sum().backward()
+    gradients = network.codec.inter.q_encoder.grad
+    assert torch.equal(gradients, team.sum(gradients.clone()) / 2)
+    team.leave()
 
 
 def test_steps_are_counted_as_skipped_in_a_row_only_in_a_row(run, monkeypatch):

@@ -1,5 +1,7 @@
 """Batches on their way from the disk: who reads them, how long training waits for them, which clips are corrupt."""
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,25 @@ def make_loader(clips: EpochClips, parts: list[MicroBatch], workers: int, device
     """The loader of what a process codes in an epoch."""
     return DataLoader(clips, collate_fn=collate,
                       batch_sampler=[part.samples for part in parts], num_workers=workers,
-                      pin_memory=device.type == "cuda", prefetch_factor=4 if workers else None)
+                      pin_memory=device.type == "cuda", prefetch_factor=4 if workers else None,
+                      worker_init_fn=_obey_the_trainer_alone)
+
+
+def _obey_the_trainer_alone(_worker: int) -> None:
+    """Of a loader's process: SIGTERM ends it only when it comes from the trainer.
+
+    Schedulers, and `timeout`, send it to all processes of a job. The trainer finishes its step and saves; without its
+    loader it could not.
+    """
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 def batches(loader: DataLoader, progress: Progress) -> Iterator[Sample]:

@@ -122,7 +122,7 @@ def _board(folder: Path, updates: int):
     except ImportError:
         tqdm.write("TensorBoard is not installed (pip install tensorboard): curves are in the CSV files only")
         return None
-    return SummaryWriter(str(folder), purge_step=updates or None)
+    return SummaryWriter(str(folder), purge_step=updates + 1 if updates else None)
 
 
 def progress_text(means: Mapping[str, float], ssim: bool) -> str:

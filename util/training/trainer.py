@@ -92,9 +92,11 @@ class Trainer:
                     self.setup.validation.trial(self.network.codec, self.team)
                 for phase in self._remaining():
                     self._run_phase(phase)
-            self.team.wait()                                       # until the last file is there
+            if any(self.team.gather(self.stop.received)):          # in the last moment; and every file is there
+                raise Stopped
         except Stopped:
-            self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.last}; "
+            self.team.wait()                                       # until the leader has saved
+            self.team.say(f"stopped by a signal; everything is in {self.setup.checkpoints.folder}; "
                           "--restore resume goes on from there")
             raise Ended(self.stop.received or signal.SIGTERM) from None
         finally:
