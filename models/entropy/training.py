@@ -38,7 +38,7 @@ class SampleNoise:
     There is no state to save, and a sample gets the same noise in whatever process, batch or device it is coded.
 
     Args:
-        keys: one int64 per sample (B,), e.g. from `sample_keys`.
+        keys: one int64 per sample (B,), e.g. from `sample_keys`, on the device of what noise is for.
     """
 
     def __init__(self, keys: Tensor):
@@ -47,7 +47,7 @@ class SampleNoise:
 
     def __call__(self, like: Tensor, half_width: float) -> Tensor:
         self._calls += 1
-        stream = _mix(self._keys.to(like.device) + self._calls)
+        stream = _mix(self._keys + self._calls)
         positions = torch.arange(like[0].numel(), device=like.device)
         bits = _mix(stream.unsqueeze(1) + positions.unsqueeze(0) * -0x61C8864680B583EB)
         unit = ((bits >> 40) & 0xFFFFFF).to(torch.float32) / (1 << 24)           # 24 bits: exact in float32

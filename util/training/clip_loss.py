@@ -31,9 +31,9 @@ class ClipLoss(nn.Module):
         self._coder = ClipCoder(network.codec, plan, distortion, network.head)
         self._loss, self._anchor, self._amp = loss, anchor, amp
         variable = not network.codec.single_rate
-        self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level, lambdas) if variable else None,
-                             persistent=False)
-        self.to(next(network.parameters()).device)                  # lambdas stay where they are needed
+        device = next(network.parameters()).device
+        self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level, lambdas).to(device) if variable
+                             else None, persistent=False)
         self._lambda = distortion.lambda_of_level(quality_level)
 
     def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor) -> tuple[Tensor, Terms]:
