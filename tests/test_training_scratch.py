@@ -66,7 +66,7 @@ def test_a_network_is_learnt_alone(stage):
     root = {"intra": "if_model.", "flow": "MENet."}[stage]
     assert chosen and all(name.startswith(root) for name in chosen)
     before = {name: value.clone() for name, value in network.entries()}
-    module, frames = module_of(network, phase), panning_clips()[:, :phase.p_frames + 1]
+    module, frames = module_of(network, phase), panning_clips(32)[:, :phase.p_frames + 1]
     optimizer = torch.optim.Adam(chosen.values(), lr={"intra": 5e-4, "flow": 5e-3}[stage])
     losses = []
     while len(losses) < 150 and (len(losses) < 2 or losses[-1] > losses[0] / 2):

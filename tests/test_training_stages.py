@@ -53,8 +53,8 @@ def panning_clips(side: int = 64) -> torch.Tensor:
     return (clips * 255).round().byte()
 
 
-def learn(name: str, steps: int, *, ssim: bool = False) -> tuple[list[float], set[str], set[str]]:
-    """Losses until they halve; names of what the phase trains, and of what moved."""
+def learn(name: str, steps: int, part: float, *, ssim: bool = False) -> tuple[list[float], set[str], set[str]]:
+    """Losses until they are this part of the first; names of what the phase trains, and of what moved."""
     configs, settings, *loss_on = STAGES[name]
     rate, distortion = loss_on or ("rate", "distortion")
     phase = Phase(name=name, first_epoch=1, last_epoch=1, batch_size=2, lr=1e-4, rate=LossExpression(rate),
@@ -64,11 +64,11 @@ def learn(name: str, steps: int, *, ssim: bool = False) -> tuple[list[float], se
     chosen = network.select(phase)
     plan = phase.stage_plan(variable_rate=configs == VARIABLE, through_references="XtRNN" in name, frame_types=TYPES)
     module = ClipLoss(network, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=ssim)
-    frames = panning_clips(176 if ssim else 64)
+    frames = panning_clips(176 if ssim else 32)
     before = {key: value.clone() for key, value in network.entries()}
     optimizer = torch.optim.Adam(chosen.values(), lr=0.1 if name == "gains alone" else 5e-3)
     losses: list[float] = []
-    while len(losses) < steps and (len(losses) < 2 or losses[-1] > losses[0] / 2):
+    while len(losses) < steps and (len(losses) < 2 or losses[-1] > part * losses[0]):
         loss = module(frames, torch.tensor([20, 50]), torch.tensor([2 * len(losses), 2 * len(losses) + 1]))[0].mean()
         optimizer.zero_grad()
         loss.backward()
@@ -78,23 +78,25 @@ def learn(name: str, steps: int, *, ssim: bool = False) -> tuple[list[float], se
     return losses, set(chosen), {key for key, value in network.entries() if not torch.equal(value, before[key])}
 
 
+@pytest.mark.parametrize("steps, part", [(40, 0.85), pytest.param(200, 0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STAGES)
-def test_two_clips_are_learnt_by_heart(name):
-    """The loss falls by more than half within 200 steps; what the phase freezes does not move by a bit."""
-    losses, chosen, moved = learn(name, 200)
-    assert losses[-1] < losses[0] / 2
+def test_two_clips_are_learnt_by_heart(name, steps, part):
+    """The loss falls by 15 % within 40 steps, by half within 200; what the phase freezes does not move by a bit."""
+    losses, chosen, moved = learn(name, steps, part)
+    assert losses[-1] < part * losses[0]
     assert moved and moved <= chosen
 
 
+@pytest.mark.slow
 def test_the_loss_of_ms_ssim_falls():
-    losses, chosen, moved = learn("1Pframe", 10, ssim=True)
+    losses, chosen, moved = learn("1Pframe", 10, 0.97, ssim=True)
     assert losses[-1] < 0.97 * losses[0]
     assert moved and moved <= chosen
 
 
 @pytest.mark.slow
 def test_two_clips_are_learnt_by_heart_in_ms_ssim():
-    losses, *_ = learn("fullgop RNN", 200, ssim=True)
+    losses, *_ = learn("fullgop RNN", 200, 0.5, ssim=True)
     assert losses[-1] < losses[0] / 2
 
 
