@@ -104,4 +104,4 @@ def test_a_run_that_moves(tmp_path):
     conf.write_text(f"phases: {{only: {{{phase}}}}}")
     with pytest.raises(InputError, match="needs two `lambdas` of its own"):
         train(options(tmp_path, configs, train_conf=conf, restore="same", restore_exp_key="before", rates_from=RANGE,
-                      experiment_name="other"))
+                      experiment_name="other", crop_size=32))

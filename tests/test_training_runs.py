@@ -326,7 +326,8 @@ def test_corrupt_clips_are_reported_once(tmp_path, toy, capsys):
     ({"feature_channel": 0}, "--feature_channel 0 must be at least 1")])
 def test_bad_flags_end_before_training(tmp_path, configs, clips, changes, message):
     phases = {name: {**phase, "frozen_modules": ["MENet"]} for name, phase in PHASES.items()}
-    run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", phases))
+    run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", phases),
+                  crop_size=32)
     with pytest.raises(InputError, match=message) as caught:
         train(replace(run, **changes))
     assert "\n" not in str(caught.value)
