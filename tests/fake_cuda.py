@@ -122,10 +122,8 @@ class Device(TorchDispatchMode):
     def run(self, func, args: tuple, kwargs: dict) -> Any:
         """One operation. Inference mode hands over compound ones, too: they are taken apart, as otherwise."""
         if torch.is_inference_mode_enabled() and func not in WAITING and _is_compound(func):
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+            with self:                                              # not `decompose`: it has kernels of its own
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         fakes = [x for x in _leaves((args, kwargs)) if isinstance(x, FakeCuda)]
         target = kwargs.get("device")
         on_device = torch.device(target).type in ("cuda", "meta") if target is not None else bool(fakes)
