@@ -32,7 +32,8 @@ def run(hytip, weights):
 
 @pytest.fixture
 def clip(tmp_path):
-    return write_frames(tmp_path / "clip", seeded_video(6, 37, 53, 1))
+    """Six frames, each brighter than the last, so that they are not taken for one another."""
+    return write_frames(tmp_path / "clip", seeded_video(6, 37, 53, 1) * torch.linspace(0.3, 1, 6).view(-1, 1, 1, 1))
 
 
 @pytest.fixture
