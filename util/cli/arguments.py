@@ -1,12 +1,13 @@
 """From the command line to checked arguments; nothing that is slow to load is needed for it."""
 import argparse
+import re
 import sys
 from pathlib import Path
 
 from models.rates import RATES
 from util.choices import PRECISIONS
 from util.cli.flags import add_groups
-from util.cli.groups import all_groups
+from util.cli.groups import BUFFER, TARGETS, all_groups
 from util.cli.help import help_wanted
 from util.cli.verbs import expand
 from util.errors import InputError
@@ -32,7 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if (text := help_wanted(argv)) is not None:
         print(text)
         raise SystemExit(0)
-    arguments = build_parser().parse_args(expand(argv))
+    arguments = build_parser().parse_args(_attached(expand(argv)))
     _check(arguments)
     return arguments
 
@@ -61,5 +62,29 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.portable and arguments.precision != PRECISIONS[0]:
         raise InputError(f"--portable computes in float64, not in --precision {arguments.precision}; leave one of "
                          "them out")
+    _check_targets(arguments)
     if arguments.compute_decode_macs and not arguments.compute_macs:
         raise InputError("--compute_decode_macs needs --compute_macs")
+
+
+def _attached(argv: list[str]) -> list[str]:
+    """Negative amounts joined to their flags, so that they are refused as what they are, not taken for flags."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].removeprefix("--") in (*TARGETS, "buffer") and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _check_targets(arguments: argparse.Namespace) -> None:
+    given = [f"--{flag}" for flag in TARGETS if getattr(arguments, flag) is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are targets that exclude each other; give one")
+    if given and not (arguments.compress and arguments.input is not None):
+        raise InputError(f"{given[0]} works on one video; give it with --compress --input (encode)")
+    if arguments.buffer is None:
+        arguments.buffer = BUFFER
+    elif arguments.bitrate is None and arguments.ladder is None:
+        raise InputError("--buffer belongs to --bitrate or --ladder; give one of them as well")

@@ -12,18 +12,23 @@ from models.catalogue import DEFAULT, MODELS
 from models.rates import RATES
 from util.choices import FRAME_TYPES, MATRICES, MAX_PIXELS, METRIC_NAMES, PRECISIONS, RANGES, RAW_FORMATS
 from util.chosen_model import PART_FLAGS
+from util.cli.amounts import bit_rate, bit_rates, byte_size, decibels, seconds
 from util.cli.flags import Group
 from util.training.options import training_group
 
 FILES = ("encode", "decode", "eval", "compare")
 MODEL = ("encode", "decode", "eval", "train")
 CODING = ("encode", "eval", "train")
+TARGETS = ("target_size", "target_bitrate", "target_psnr", "bitrate", "ladder")
+"""Flags of which one at most is given."""
+BUFFER = 1.0
+"""Seconds, unless --buffer says otherwise."""
 
 
 def all_groups() -> list[Group]:
     """Every flag, in the order of the help."""
-    return [command_group(), model_group(), coding_group(), file_group(), video_group(), data_group(), result_group(),
-            machine_group(), training_group(), help_group()]
+    return [command_group(), model_group(), coding_group(), target_group(), file_group(), video_group(), data_group(),
+            result_group(), machine_group(), training_group(), help_group()]
 
 
 def command_group() -> Group:
@@ -76,6 +81,26 @@ def coding_group() -> Group:
     group.add_argument("--align_factor", type=int, metavar="N",
                        help="pad frames to multiples of this for coding, the codec's grid by default (HyTIP: 16); "
                             "quality is measured without the padding")
+    return group
+
+
+def target_group() -> Group:
+    """What a video is to take, or to look like, instead of a QP."""
+    group = Group("targets", ("encode",), "instead of --QP, for --compress --input; --QP and --iframe_quality then "
+                  "only tell how far apart they are (docs/rate_control.md)")
+    group.add_argument("--target_size", type=byte_size, metavar="SIZE", often=True,
+                       help="bytes of the stream, such as 2MB: at most that; codes the video several times")
+    group.add_argument("--target_bitrate", type=bit_rate, metavar="RATE", often=True,
+                       help="bits per second on average, such as 300k: at most that; codes the video several times")
+    group.add_argument("--target_psnr", type=decibels, metavar="DB", often=True,
+                       help="mean PSNR of the frames: at least that; codes the video several times")
+    group.add_argument("--bitrate", type=bit_rate, metavar="RATE", often=True,
+                       help="bits per second in one pass, for pipes and live video, with a --buffer")
+    group.add_argument("--buffer", type=seconds, metavar="TIME",
+                       help=f"of the decoder, for --bitrate and --ladder, such as 500ms (default: {BUFFER:g}s)")
+    group.add_argument("--ladder", type=bit_rates, metavar="RATES",
+                       help="several --bitrate streams in one reading, such as 150k,300k,600k; --output x.hyt gives "
+                            "x_150k.hyt, ...")
     return group
 
 
@@ -145,8 +170,9 @@ def result_group() -> Group:
                        help="name of the results")
     group.add_argument("--metrics", nargs="+", choices=METRIC_NAMES, often=True,
                        help="measure these as well; their reports lie beside, in {folder}_{metric}")
-    group.add_argument("--visualize", action="store_true", often=True,
-                       help="with --test: pictures of every frame, and a contact sheet, in {folder}/visualize")
+    group.add_argument("--visualize", action="store_true", often=True, tasks=("encode", "eval"),
+                       help="with --test: pictures of every frame, and a contact sheet, in {folder}/visualize; with "
+                            "--compress --input: a plot of rate, QP and buffer, in {output}.rate.png")
     group.add_argument("--PNG_FILE", action="store_true", help="decoded frames of data sets in {folder}/png")
     group.add_argument("--YUV_FILE", action="store_true",
                        help="decoded video of data sets in {folder}/yuv, 8-bit 4:4:4")

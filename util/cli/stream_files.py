@@ -5,9 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 
-import torch
 from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
@@ -15,18 +13,18 @@ from tqdm import tqdm
 from dataloader.open import open_sink, open_source, video_options
 from dataloader.source import CenterCrop
 from models.entropy.stream import StreamError
-from models.entropy.transfer import to_device
 from util.chosen_model import model_of
 from util.cli.datasets import say, tell_if_short
+from util.cli.ladder import compress_ladder
 from util.cli.setup import coding_plans
-from util.cli.streams import PIPE, Originals, open_stream, write_stream
+from util.cli.streams import PIPE, Originals, error_of, mean_psnr, open_stream, write_stream
+from util.cli.targets import control
 from util.cli.words import Coded, count, outcome
 from util.coding.codec import Codec
 from util.coding.overlap import in_order
 from util.coding.reader import StreamReader
-from util.coding.session import DecodedFrame, EncodedPart
+from util.coding.session import DecodedFrame
 from util.errors import InputError
-from util.evaluation.metrics import mean_squared_error, psnr_of_error
 
 
 def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Namespace], Codec]) -> None:
@@ -38,24 +36,31 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
     _refuse_metrics(arguments)
     if arguments.verify and arguments.output == PIPE:
         raise InputError("--verify cannot read back what went to a pipe; give --output a file name")
+    if arguments.visualize and arguments.output == PIPE:
+        raise InputError("--visualize puts a plot beside the stream, not into a pipe; give --output a file name")
     source = open_source(arguments.input, video_options(arguments, arguments.frames), say)
     if arguments.test_crop:
         source = CenterCrop(source, arguments.crop_factor)
     plan, = coding_plans(arguments, ())
     codec = build(arguments)
     plan = plan.for_intra_rates(codec.network("float32").rates(intra=True))
-    started, size, errors, replaces = time.monotonic(), 0, [], _is_there(arguments.output)
-    originals = Originals(source.timed())
-    for part in write_stream(codec, arguments, originals, source, plan, arguments.output):
+    if arguments.ladder:
+        compress_ladder(arguments, codec, source, plan)
+        return
+    controlled, replaces = control(arguments, codec, source, plan), _is_there(arguments.output)
+    started, size, errors, originals = time.monotonic(), 0, [], Originals(source.timed())
+    for part in write_stream(codec, arguments, originals, source, controlled.controller, arguments.output):
         size += len(part.data)
-        errors.append(_error(codec, part, originals.take()))
-    qualities = {"PSNR": fmean(map(psnr_of_error, torch.stack(errors).tolist()))}
+        errors.append(error_of(codec, part, originals.take()))
+        controlled.see(part)
+    qualities = {"PSNR": mean_psnr(errors)}
     seconds = time.monotonic() - started
     tell_if_short(arguments, len(errors))
     size = size if arguments.output == PIPE else arguments.output.stat().st_size            # with header and end marker
     coded = Coded(len(errors), source.width, source.height, 8 * size, source.rate)
     print(f"{outcome([coded], qualities, seconds)}; stream in {arguments.output}{replaces}"
-          + (", verified" if arguments.verify else ""),
+          + (", verified" if arguments.verify else "") + controlled.told(size)
+          + controlled.plot(source, arguments.output),
           file=sys.stderr if arguments.output == PIPE else sys.stdout)
 
 
@@ -109,13 +114,6 @@ def _tell_other_model(arguments: argparse.Namespace) -> None:
     if header.model not in ("", chosen):
         raise StreamError(f"stream {arguments.input} was coded with --model {header.model}, and this is --model "
                           f"{chosen}; give --model {header.model}")
-
-
-@torch.inference_mode()
-def _error(codec: Codec, part: EncodedPart, original: Tensor) -> Tensor:
-    """Mean squared error of a frame, where it is: on a GPU nothing waits for it before the end."""
-    source = codec.arithmetic.frame(to_device(original, part.frame.device))
-    return mean_squared_error(part.frame, source.to(part.frame.dtype))
 
 
 def _is_there(path: Path) -> str:

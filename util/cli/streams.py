@@ -3,23 +3,28 @@ import argparse
 import hashlib
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import BinaryIO
 
+import torch
 from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
 from dataloader.source import FrameSource
 from models.entropy.stream import StreamError
+from models.entropy.transfer import to_device
 from util.chosen_model import model_of
 from util.cli.setup import build_model, settle_arithmetic, weight_files
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
+from util.coding.rate_control.controller import Controller
 from util.coding.session import DecodedFrame, EncodedPart
 from util.errors import InputError
+from util.evaluation.metrics import mean_squared_error, psnr_of_error
 from util.files import atomic_path
 from util.spans import each
 from util.video import Timed
@@ -50,8 +55,20 @@ class Originals:
         return self._passed.popleft().pixels
 
 
+@torch.inference_mode()
+def error_of(codec: Codec, part: EncodedPart, original: Tensor) -> Tensor:
+    """Mean squared error of a frame, where it is: on a GPU nothing waits for it before the end."""
+    source = codec.arithmetic.frame(to_device(original, part.frame.device))
+    return mean_squared_error(part.frame, source.to(part.frame.dtype))
+
+
+def mean_psnr(errors: Sequence[Tensor]) -> float:
+    """In dB, of frames of these errors."""
+    return fmean(map(psnr_of_error, torch.stack(tuple(errors)).tolist()))
+
+
 def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Timed], source: FrameSource,
-                 plan: CodingPlan, path: Path) -> Iterator[EncodedPart]:
+                 plan: CodingPlan | Controller, path: Path) -> Iterator[EncodedPart]:
     """Write a stream to `path` (complete or not at all; `-` is standard output), yielding the coded frames.
 
     Args:

@@ -173,7 +173,7 @@ class Codec:
         return [len(session.encode(frame.pixels, number, plan.header(number, header.aligned), frame.stamp).data)
                 for number, frame in enumerate(frames)]
 
-    def encode_file(self, source: Any, output: str | Path, plan: CodingPlan | int, *,
+    def encode_file(self, source: Any, output: str | Path, plan: CodingPlan | Controller | int, *,
                     progress: Callable[[int, int | None], None] | None = None, **options) -> int:
         """A video to the file of a stream, which appears when it is complete. Returns the number of frames.
 

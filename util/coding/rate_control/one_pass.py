@@ -19,9 +19,7 @@ rest of the GOP, so an expensive I-frame changes no QP unless it was more expens
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from models.codec import FrameHeader
 from util.coding.gop import CodingPlan
@@ -39,6 +37,9 @@ SURPRISE = 0.3
 GAIN = 0.8
 """Share of the way to the right QP that one change goes: frames of a new QP have a reference of the old one."""
 
+HORIZON = 1.0
+"""Buffers' times over which what was taken too much is given back, if that is two mini-GOPs at least."""
+
 MOST_CORRECTION = 0.4
 """The debt moves the budget by so much at most, in ln."""
 
@@ -53,20 +54,6 @@ APART, TRIALS = 8, 4
 
 SLOPES = (0.005, 0.3)
 """Bounds of what ln(bytes) gains per QP, when it is learnt."""
-
-
-class Spent(NamedTuple):
-    """A frame as it went out: what a plot of rate, QP and buffer shows.
-
-    Attributes:
-        size: bytes.
-        fullness: of the buffer with it; above 1 the frame is late. None where there is no buffer.
-    """
-    number: int
-    intra: bool
-    qp: int
-    size: int
-    fullness: float | None = None
 
 
 @dataclass
@@ -90,7 +77,6 @@ class _Asked:
     """A frame whose header is decided and whose bytes are not known yet."""
     intra: bool
     base: int
-    qp: int
     budget: float
     expected: float
 
@@ -104,7 +90,7 @@ class OnePass:
         bitrate: bits per second, on average.
         fps: frames per second.
         buffer: of the decoder, in seconds.
-        tell: is called with every frame that went out.
+        surprise: what says that the contents changed; infinite for MOST_STEPS always, unless the buffer would run over.
 
     Attributes:
         bucket: the simulated buffer.
@@ -117,7 +103,7 @@ class OnePass:
     bitrate: float
     fps: float
     buffer: float = 1.0
-    tell: Callable[[Spent], None] = lambda spent: None
+    surprise: float = SURPRISE
     plan: CodingPlan = field(init=False)
     bucket: LeakyBucket = field(init=False)
     frames: int = field(init=False, default=0)
@@ -132,7 +118,7 @@ class OnePass:
         self.plan = self.rates.plan
         self.lookahead = min(self.plan.rate_gop_size, self.plan.gop) + (self.plan.gop > self.plan.rate_gop_size)
         self._others = self.plan.gop - 1                            # P-frames of a GOP
-        self._horizon = max(self.buffer * self.fps, 2 * self.plan.rate_gop_size)
+        self._horizon = max(HORIZON * self.buffer * self.fps, 2 * self.plan.rate_gop_size)
         self._intra, self._inter = Kind(), Kind()
         self._base, self._carry, self._debt = self.rates.highest // 2, 0.0, 0.0
         self._intra_budget = self._inter_budget = self.budget
@@ -208,17 +194,16 @@ class OnePass:
             self._group = group
         intra = self.plan.header(number, size).intra
         base = self._intra_base() if intra else self._base
-        header = self.rates.header(number, size, base)
-        self._asked.append(_Asked(intra, base, header.qp, self._intra_budget if starts_gop else self._inter_budget,
+        self._asked.append(_Asked(intra, base, self._intra_budget if starts_gop else self._inter_budget,
                                   (self._intra if intra else self._inter).expected(base)))
-        return header
+        return self.rates.header(number, size, base)
 
     def spent(self, number: int, size: int) -> None:
         frame = self._asked.popleft()
         self.frames, self.bytes = self.frames + 1, self.bytes + size
         self._done.append((frame, size))
         self._owe(size - frame.budget, frame.base)
-        self.tell(Spent(number, frame.intra, frame.qp, size, self.bucket(size)))
+        self.bucket(size)
 
     def _owe(self, excess: float, base: int) -> None:
         """Add bytes to the debt. It never is more than the buffer holds, nor is credit hoarded that no QP could use."""
@@ -232,8 +217,7 @@ class OnePass:
     def _change(self, starts_gop: bool) -> None:
         """A new base for the mini-GOP that begins."""
         surprised = self._learn()
-        pending = sum(frame.expected - frame.budget for frame in self._asked)
-        correction = (self._debt + pending) / (self._horizon * self.budget)
+        correction = self._debt / (self._horizon * self.budget)
         correction = math.exp(-min(max(correction, -MOST_CORRECTION), MOST_CORRECTION))
         if starts_gop or not self._inter.complexity:
             right = self._solve(self.budget * correction)
@@ -256,7 +240,7 @@ class OnePass:
         took, expected = sum(size for _, size in done), sum(frame.expected for frame, _ in done)
         for intra, kind in ((True, self._intra), (False, self._inter)):
             kind.learn([(frame.base, size) for frame, size in done if frame.intra == intra])
-        return expected > 0 and abs(math.log(max(took, 1) / expected)) > SURPRISE
+        return expected > 0 and abs(math.log(max(took, 1) / expected)) > self.surprise
 
     def _share_out(self) -> None:
         """The budgets of a GOP that begins: the I-frame's at this base, and the rest."""

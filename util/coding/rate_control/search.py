@@ -95,17 +95,15 @@ class Found:
     """The outcome of a search.
 
     Attributes:
-        qps: of each frame; None if no QP is on the allowed side.
+        bases: base QP of each frame; None if not even an end of the ladder is on the allowed side.
         error: signed distance from the target.
         met: whether it is inside the tolerance.
         measured: how often the encoder was asked.
-        range: errors at the lowest and the highest QP, as far as they were measured.
     """
-    qps: QPs | None
+    bases: QPs | None
     error: float
     met: bool
     measured: int
-    range: tuple[float | None, float | None]
 
 
 @dataclass
@@ -127,7 +125,6 @@ class Search:
             guess: the base QP to begin with.
         """
         low, high = self._bracket(ladder, list(range(0, ladder.top + 1, ladder.frames)), guess)
-        ends = self._errors.get(ladder.qps(0)), self._errors.get(ladder.qps(ladder.top))
         best = high if self.goal.above else low
         if low is not None and high is not None:
             self._begun = len(self._errors)
@@ -138,12 +135,12 @@ class Search:
                 low, high = self._narrow(ladder, levels, 0, len(levels) - 1)
                 best = high if self.goal.above else low
         if best is None:
-            return Found(None, math.nan, False, len(self._errors), ends)
+            return Found(None, math.nan, False, len(self._errors))
         qps = ladder.qps(best)
         if low is not None and high is not None and not self.goal.met(self._error(qps)):
             qps = self._single_frames(qps, ladder, high if not self.goal.above else low)
         error = self._error(qps)
-        return Found(qps, error, self.goal.met(error), len(self._errors), ends)
+        return Found(qps, error, self.goal.met(error), len(self._errors))
 
     def _error(self, qps: QPs) -> float:
         if qps not in self._errors:

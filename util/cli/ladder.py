@@ -1,0 +1,54 @@
+"""`--ladder`: several streams of one video, each in one pass at a bit rate of its own, in one reading."""
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from dataloader.source import FrameSource
+from util.cli.amounts import said
+from util.cli.datasets import tell_if_short
+from util.cli.streams import PIPE, Originals, error_of, mean_psnr, write_stream
+from util.cli.targets import one_pass
+from util.cli.words import Coded, outcome
+from util.coding.codec import Codec
+from util.coding.gop import CodingPlan
+from util.errors import InputError
+
+
+def ladder_path(output: Path, bitrate: float) -> Path:
+    """`x.hyt` -> `x_300k.hyt`."""
+    return output.with_stem(f"{output.stem}_{said(bitrate)}")
+
+
+def compress_ladder(arguments: argparse.Namespace, codec: Codec, source: FrameSource, plan: CodingPlan) -> None:
+    """Code each frame at every rate before the next is read.
+
+    Raises:
+        InputError: as `util.cli.targets.control`; the output is a pipe.
+    """
+    if arguments.output == PIPE:
+        raise InputError("--ladder writes several files, which a pipe cannot hold; give --output a file name")
+    steps = [one_pass(arguments, codec, source, plan, bitrate) for bitrate in arguments.ladder]
+    paths = [ladder_path(arguments.output, bitrate) for bitrate in arguments.ladder]
+    started = time.monotonic()
+    feeds = [Originals(feed) for feed in itertools.tee(source.timed(), len(steps))]      # tee: some may be ahead
+    writers = [write_stream(codec, arguments, feed, source, step.controller, path)
+               for step, feed, path in zip(steps, feeds, paths)]
+    errors: list[list[Tensor]] = [[] for _ in steps]
+    try:
+        for parts in zip(*writers, strict=True):
+            for step, part, feed, column in zip(steps, parts, feeds, errors):
+                column.append(error_of(codec, part, feed.take()))
+                step.see(part)
+    finally:
+        for writer in writers:                                      # where one failed, none leaves half a file
+            writer.close()
+    seconds = time.monotonic() - started
+    tell_if_short(arguments, len(errors[0]))
+    for step, path, column in zip(steps, paths, errors):
+        size = path.stat().st_size
+        coded = Coded(len(column), source.width, source.height, 8 * size, source.rate)
+        print(f"{outcome([coded], {'PSNR': mean_psnr(column)}, seconds)}; stream in {path}"
+              + (", verified" if arguments.verify else "") + step.told(size) + step.plot(source, path))
