@@ -2,6 +2,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +77,20 @@ def build_config(path: str | Path, where: str, given: Any, schema: type[Config])
         raise InputError(f"{path}: {error}") from None
 
 
+def changed(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a model with other values for some keys, key by key in nested mappings.
+
+    A part that stands in a file of its own becomes a mapping that names the file beside what differs.
+    """
+    result = dict(params)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(value, Mapping) and isinstance(old, str):
+            old = {"file": old}
+        result[key] = changed(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result
+
+
 def _changed(path: Path, schema: type[Config], changes: dict) -> Config:
     """What a file says, with other values for some keys."""
     content = _read(path, schema)
@@ -83,7 +98,7 @@ def _changed(path: Path, schema: type[Config], changes: dict) -> Config:
         given = schema.from_released(content) if hasattr(schema, "from_released") else content
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return build_config(path, "model_params", {**given, **changes}, schema)
+    return build_config(path, "model_params", changed(given, changes), schema)
 
 
 def _convert(path: str | Path, where: str, value: Any, hint: Any, allowed: tuple | None = None, least: int = 1) -> Any:

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config.loader import build_config
+from config.loader import build_config, changed
 from config.model_file import ModelFile, read_model_file
 from util.errors import InputError
 
@@ -22,6 +22,9 @@ MODELS = {"hytip": "config/hytip.yml", "small": "config/small/hytip.yml", "dcvc-
           "dcvc-mip": "config/mip/E.yml", "st-xct": "config/st_xct/all.yml",
           "st-xct-depthwise": "config/st_xct/all_depthwise.yml"}
 """Name of a model (`--model`) -> its file."""
+
+ROWS = {"hytip": "config/hytip/buffering", "dcvc-mip": "config/mip", "st-xct": "config/st_xct"}
+"""Name of a model -> folder of the rows of its paper's tables; each is the file of a model, too (`--model FILE`)."""
 
 ALIASES = {"full": "hytip"}
 
@@ -44,6 +47,11 @@ def find_model(name: str | Path = DEFAULT) -> ModelFile:
     return read_model_file(name)
 
 
+def rows_of(name: str) -> list[ModelFile]:
+    """The rows of the tables of a model's paper, in the order of their names."""
+    return [read_model_file(path) for path in sorted((ROOT / ROWS[name]).glob("*.yml"))]
+
+
 def codec_class(model: ModelFile) -> "type[VideoCodec]":
     """The codec that a model is of.
 
@@ -56,11 +64,13 @@ def codec_class(model: ModelFile) -> "type[VideoCodec]":
     return getattr(import_module(module), name)
 
 
-def configure(model: ModelFile, parts: Mapping[str, Path] | None = None) -> Any:
+def configure(model: ModelFile, parts: Mapping[str, Path] | None = None,
+              changes: Mapping[str, Any] | None = None) -> Any:
     """The codec's configuration.
 
     Args:
         parts: files that replace parts of it, by name (HyTIP: intra, motion_estimation, motion, inter).
+        changes: other values for some of its parameters, as in `config.loader.changed`.
 
     Raises:
         InputError: a key or value is unknown, missing or impossible, or there is no such part.
@@ -71,7 +81,7 @@ def configure(model: ModelFile, parts: Mapping[str, Path] | None = None) -> Any:
         if name not in known:
             raise InputError(f"{path}: --model {model.name} has no part {name!r}; leave out the flag that names it")
     replaced = {name: str(Path(path).resolve()) for name, path in (parts or {}).items()}
-    return build_config(model.path, "model_params", {**model.model_params, **replaced}, schema)
+    return build_config(model.path, "model_params", changed({**model.model_params, **replaced}, changes or {}), schema)
 
 
 def build_codec(model: ModelFile, parts: Mapping[str, Path] | None = None) -> "VideoCodec":

@@ -250,12 +250,11 @@ def test_published_tables():
     assert lookup("PSNR", "BT709", "HyTIP")["UVG"] == -22.3 and lookup("PSNR", "BT601", "HyTIP") == {}
 
 
-def test_other_published_tables_have_their_columns():
-    folder = Path(__file__).parents[1] / "util" / "comparison"
-    for name, lines in (("published_buffering.tsv", 12), ("published_complexity.tsv", 5)):
-        with (folder / name).open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        assert len(rows) == lines and all(None not in row and all(row.values()) for row in rows)
+def test_the_published_complexity_has_its_columns():
+    path = Path(__file__).parents[1] / "util" / "comparison" / "published_complexity.tsv"
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == 5 and all(None not in row and all(row.values()) for row in rows)
 
 
 def test_verdicts():

@@ -14,7 +14,7 @@ from config import load_config
 from conftest import write_frames
 from helpers import ROOT, TINY, full_config, tiny_config
 from models.hytip.codec import HyTIP
-from models.hytip.config import InterBuffer, InterConfig, IntraConfig, MotionBuffer, MotionConfig
+from models.hytip.config import InterConfig, IntraConfig, MotionConfig
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.checkpoint import fingerprint, load_model, released_layout
@@ -26,8 +26,7 @@ from util.coding.gop import CodingPlan
 from util.errors import InputError
 from util.evaluation.complexity import count_macs
 from util.training.export import export, main
-from util.training.main import _options_of_step, train
-from util.training.network import TrainedNetwork
+from util.training.main import train
 from util.training.options import TrainingOptions
 from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
 
@@ -161,27 +160,6 @@ def test_the_recipe(capsys):
     assert trained["intra_small_crops"] < 1e6 and trained["flow"] < 1e5
     assert trained["side_information"] == 11 * (16 + 12)      # eleven per channel of z, of both codecs
     assert len(rows) == 1 + len(phases)
-
-
-def test_the_ablations_start_from_the_recipe_and_differ_in_one_thing():
-    steps = {step.name: step for step in read_schedule(SCHEDULE.with_name("ablations.yml"))}
-    assert all(step.after == "gop" and step.train_conf == steps["full"].train_conf for step in steps.values())
-    configs, names = {}, {}
-    for name, step in steps.items():
-        own = _options_of_step(TrainingOptions(experiment_name="s", schedule=SCHEDULE), step, "s_before")
-        assert (own.restore_exp_key, own.seed) == ("s_gop", int(name == "full_again"))
-        configs[name] = configuration(own)
-        names[name] = {key for key, _ in TrainedNetwork(HyTIP(configs[name])).entries()}
-    full = configs["full"]
-    assert configs["full_again"] == full
-    assert replace(configs["no_mask"], inter=replace(configs["no_mask"].inter, framework=full.inter.framework)) == full
-    assert replace(configs["no_motion"], motion=replace(configs["no_motion"].motion, no_motion=False)) == full
-    explicit = configs["no_buffers"]
-    assert explicit.inter.buffer == InterBuffer(frame=True, feature=None, latent=False)
-    assert explicit.motion.buffer == MotionBuffer(flow=True, feature=None, latent=False)
-    carried = {new for old in names["full"] for new in HyTIP.for_training().rules["explicit"](old)}
-    new = {key.split(".")[1] for key in names["no_buffers"] - carried}
-    assert new == {"mv_y_prior_fusion_adaptor_temp_1"}, "the adaptor that saw the remembered latent starts anew"
 
 
 def test_without_motion_nothing_moves_and_streams_decode():

@@ -30,7 +30,7 @@ def configuration(flags: Any) -> Any:
     Raises:
         InputError: a file is unreadable or wrong, or the files do not belong together.
     """
-    return configure(model_of(flags), parts_of(flags))
+    return configure(model_of(flags), parts_of(flags), getattr(flags, "changes", None))
 
 
 def new_codec(flags: Any):

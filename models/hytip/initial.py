@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.hytip.codec import HyTIP
-from models.hytip.config import IntraConfig
+from models.hytip.config import InterConfig, IntraConfig
 from models.hytip.gradient_flow import follow_gradients
 from models.hytip.inter import InterCodec
 from models.hytip.motion import MotionCodec
@@ -204,9 +204,9 @@ def _settle_inter_transform(inter: InterCodec, rates: _Rates) -> None:
     gain, deviations = _scales_of(last, rates)
     double = 2 if c.has_ctm else 1                                # a channel transform starts as twice its input
     _set_conv(encoder.conv1, first)
-    if inter.MaskGenerator is not None:                           # the decoder adds the other half of the prediction
+    if inter.MaskGenerator is not None or not c.predicts:         # the decoder adds the rest of the prediction, or all
         kernel = first.kernel(3)
-        encoder.conv1.weight[:len(kernel), 3:6] = -0.5 * kernel
+        encoder.conv1.weight[:len(kernel), 3:6] = kernel * (-0.5 if c.predicts else -1)
     _set_conv(encoder.conv2, second)
     _set_conv(encoder.conv3, third)
     _set_conv(encoder.conv4, last, gain / double)
@@ -282,26 +282,53 @@ def _pass(layer: nn.Conv2d | None, count: int, first: int = 0) -> None:
 
 def _pass_reference_through(inter: InterCodec) -> None:
     """The first three channels of features, contexts and decoder at full resolution start as the frame."""
-    inputs = [(inter.feature_adaptor_I, 0), (inter.feature_extractor.conv1, 0), (inter.mc_generator.adaptor, 0),
-              *((adaptor, adaptor.in_channels - 3) for adaptor in getattr(inter, "feature_adaptor", ()))]
-    recon = inter.recon_generation_net
-    if inter.MaskGenerator is not None:
-        inputs += [(recon.first_conv, recon.first_conv.in_channels - recon.first_conv.out_channels)]
-    inputs += [(block.block[0].adaptor, 0) for unet in (recon.unet_1, recon.unet_2)
-               for block in (unet.conv1, unet.up_conv2) if block.block[0].adaptor is not None]
+    c, recon = inter.config, inter.recon_generation_net
+    inputs = [(inter.feature_adaptor_I, 0), (inter.feature_extractor.conv1, 0),
+              *((adaptor, max(0, adaptor.in_channels - 3)) for adaptor in getattr(inter, "feature_adaptor", ()))]
+    if c.predicts:
+        inputs += [(inter.mc_generator.adaptor, 0)]
+    if inter.MaskGenerator is not None or not c.predicts:
+        inputs += [(recon.first_conv, c.recon_channel)]
     for layer, first in inputs:
-        _pass(layer, 3, first)
+        _pass(layer, min(3, layer.in_channels), first)
+    for block in (block for unet in (recon.unet_1, recon.unet_2) for block in (unet.conv1, unet.up_conv2)):
+        _pass(block.block[0].adaptor, 6 if _stands_in(c) else 3)
     fusion = inter.context_fusion_net
     for out in (fusion.conv2_out, fusion.conv3_out):
         out.weight.mul_(0.1)
-    added = [inter.feature_extractor.res_block1.conv2, fusion.conv1_out, fusion.res_block1_out.conv2,
-             inter.mc_generator.conv2, recon.recon_conv]
+    added = [inter.feature_extractor.res_block1.conv2, fusion.conv1_out, fusion.res_block1_out.conv2, recon.recon_conv]
+    if c.predicts:
+        added.append(inter.mc_generator.conv2)
     if inter.MaskGenerator is not None:
         added.append([part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1])
     for layer in added:                                           # what is remembered must not fade: nothing is added
         layer.weight[:3] = 0
     for n in range(3):
         recon.recon_conv.weight[n, n, 1, 1] = 0.5 if inter.MaskGenerator is not None else 1
+    if _stands_in(c):
+        _remember_the_frame(inter)
+
+
+def _stands_in(c: InterConfig) -> bool:
+    """Whether the feature starts as the frame, which is not remembered; very narrow networks have no room for it."""
+    return not c.buffer.frame and c.buffer.feature >= 3 and min(c.g_ch_1x, c.unet_channels[0]) >= 6
+
+
+def _remember_the_frame(inter: InterCodec) -> None:
+    """Where the frame is not remembered, the last three channels of the feature stand for it.
+
+    The frame generator adds up warped reference and decoded difference in channels 3 to 5. Without contexts in the
+    decoder there is nothing to add the difference to, and the feature starts as that alone.
+    """
+    c, recon, generator = inter.config, inter.recon_generation_net, inter.frame_feature_generator.recon_conv
+    for n in range(3):
+        recon.first_conv.weight[3 + n] = 0
+        recon.first_conv.weight[3 + n, n, 1, 1] = 1
+        if c.uses_contexts:
+            recon.first_conv.weight[3 + n, c.recon_channel + n, 1, 1] = 1
+        channel = generator.out_channels - 3 + n
+        generator.weight[channel] = 0
+        generator.weight[channel, 3 + n, 1, 1] = 1
 
 
 def _bias_of(block: nn.Sequential) -> Tensor:

@@ -36,13 +36,38 @@ def motion_hybrid(name: str) -> tuple[str, ...]:
     return (name.replace(old, "CondMotion.temp_prior_fusion_adaptor_0."),)
 
 
-def motion_explicit(name: str) -> tuple[str, ...]:
-    """The way back from step 3, for ablations: what does not see the remembered latent gets its explicit name."""
-    for hybrid, explicit in (("temp_prior_fusion_adaptor_0.", "mv_y_prior_fusion_adaptor_temp_0."),
-                             ("prior_fusion.", "PA.")):
-        if name.startswith(f"CondMotion.{hybrid}"):
-            return (name.replace(hybrid, explicit, 1),)
+NAMES_OF_PRIORS = (("CondMotion.temp_prior_fusion_adaptor_0.", "CondMotion.mv_y_prior_fusion_adaptor_temp_0."),
+                   ("CondMotion.prior_fusion.", "CondMotion.PA."))
+"""Of the same networks, with and without a remembered motion latent."""
+
+
+def neighbour(name: str) -> tuple[str, ...]:
+    """From a row of the buffering tables to another: what is the same has the name that the other row gives it.
+
+    What takes in or gives out an implicit feature of another width does not fit, and starts anew. An adaptor of cat(
+    ref_feature, frame) fits one of a feature alone that is three channels wider: both have the frame, or what stands
+    for it (initial.py), in the last three.
+    """
+    for pair in NAMES_OF_PRIORS:
+        for one, other in (pair, pair[::-1]):
+            if name.startswith(one):
+                return name, name.replace(one, other, 1)
     return (name,)
+
+
+def buffering(name: str) -> tuple[str, ...]:
+    """The common start of rows of the buffering tables: whatever takes in or gives out what is remembered starts anew.
+
+    It does so in all rows, also in those that the weights come from, so that none has learnt more of it than another.
+    """
+    return () if name.startswith(REMEMBERING) else neighbour(name)
+
+
+REMEMBERING = (
+    "CondMotion.feature_extractor.", "CondMotion.feature_generator.", "CondMotion.pred_prior.",
+    "CondMotion.temp_prior_fusion_adaptor_1.", "CondMotion.mv_y_prior_fusion_adaptor_temp_1.",
+    "Residual.feature_adaptor.", "Residual.frame_feature_generator.", "Residual.y_prior_fusion_adaptor_1.")
+"""Modules whose inputs or outputs are remembered, or that see what is."""
 
 
 def frame_types(name: str) -> tuple[str, ...]:
@@ -83,8 +108,9 @@ RULES: dict[str, Rule] = {
     "LongSequence": keep,
     "intra": only("if_model"),
     "same": keep,
-    "explicit": motion_explicit}
-"""`--restore` -> what happens to the entries of the step before; the last three are not of the released recipe."""
+    "neighbour": neighbour,
+    "buffering": buffering}
+"""`--restore` -> what happens to the entries of the step before; the last four are not of the released recipe."""
 
 
 def pretrained(ssim: bool) -> tuple[Pretrained, ...]:

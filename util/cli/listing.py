@@ -1,24 +1,19 @@
 """`--list_models`: the models there are, as a table."""
+from collections.abc import Collection
 from pathlib import Path
 
 from config.model_file import ModelFile
-from models.catalogue import MODELS, find_model
+from models.catalogue import MODELS, ROWS, find_model, rows_of
 
-HEADS = ("model", "what", "parameters", "encode", "decode", "buffer", "published rate", "weights")
-_TEXTS = (0, 1, 6)
-"""Columns that begin on the left."""
+SIZES = ("parameters", "encode", "decode", "buffer")
+HEADS = ("model", "what", *SIZES, "published rate", "weights")
 
 
 def print_models() -> None:
     """Names for `--model`, sizes, published rates, whether the weights are here, and where those that are not come
     from; what was verified."""
     models = [find_model(name) for name in MODELS]
-    rows = [HEADS, *map(_row, models)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) if i in _TEXTS else cell.rjust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths))]
-        print("  ".join([*cells, row[-1]]))
+    _print_table([HEADS, *map(_row, models)], (0, 1, 6, 7))
     print("\nparameters: millions; encode, decode: kMAC per pixel of a P-frame; buffer: what a decoder keeps, in\n"
           "channels of the frame's size; published rate: BD-rate of the paper, less is better")
     print("\nverified here:")
@@ -28,12 +23,26 @@ def print_models() -> None:
     for model in models:
         for text in where_to_get(model):
             print(text)
+    for name in ROWS:
+        print(f"\nrows of the paper's tables of {name}, --model FILE; to be trained (docs/studies.md)")
+        _print_table([("file", *SIZES), *((_shown(row.path), *_sizes(row)) for row in rows_of(name))], (0,))
+
+
+def _print_table(rows: list[tuple[str, ...]], words: Collection[int]) -> None:
+    """Columns of words are aligned to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) if i in words else cell.rjust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip())
 
 
 def _row(model: ModelFile) -> tuple[str, ...]:
-    sizes = (_number(model.size.get(key), digits) for key, digits in (("parameters", 1), ("encode", 0), ("decode", 0),
-                                                                      ("buffer", 3)))
-    return model.name, model.paper, *sizes, model.published, weights_text(model)
+    return model.name, model.paper, *_sizes(model), model.published, weights_text(model)
+
+
+def _sizes(model: ModelFile) -> tuple[str, ...]:
+    return tuple(_number(model.size.get(key), digits) for key, digits in zip(SIZES, (1, 0, 0, 3)))
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,7 +1,7 @@
 """The paper's figures as data, and how a run compares with them.
 
 published.tsv: BD-rates against VTM 17.0 (HyTIP, Tables A4 and A5, and the released weights' BT.601 row);
-published_buffering.tsv: Tables A1 to A3; published_complexity.tsv: the complexity chart.
+published_complexity.tsv: the complexity chart. Tables A1 to A3 stand in studies/.
 """
 import csv
 from pathlib import Path

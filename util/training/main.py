@@ -1,11 +1,13 @@
 """Entry points of training: one step (`--train_conf`), a whole recipe (`--schedule`), and `--dry_run`."""
 import argparse
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from config.loader import changed
 from models.catalogue import codec_class
 from models.codec import VideoCodec
 from util.arithmetic import tf32_in_convolutions
@@ -50,6 +52,23 @@ def train(options: TrainingOptions) -> None:
     if options.dry_run:
         dry_run(options)
         return
+    if options.schedule is not None:
+        train_recipe(options, read_schedule(options.schedule))
+    else:
+        _in_team(options, lambda team: train_step(options, team))
+
+
+def train_recipe(options: TrainingOptions, steps: Sequence[Step]) -> None:
+    """The steps of a recipe that has been read, as `--schedule`; the first starts from `restore_exp_key` or `weights`.
+
+    Raises:
+        InputError, Ended: as `train`.
+    """
+    _in_team(options, lambda team: _run_steps(options, steps, team))
+
+
+def _in_team(options: TrainingOptions, work: Callable[[Team], None]) -> None:
+    """Do something with all processes that torchrun started."""
     if options.gpus > 1 and "WORLD_SIZE" not in torch.os.environ:
         raise InputError(f"--gpus {options.gpus}: start one process per GPU with torchrun --nproc_per_node="
                          f"{options.gpus} HyTIP.py ...")
@@ -57,7 +76,7 @@ def train(options: TrainingOptions) -> None:
     _settle_arithmetic(options, team)
     try:
         with tf32_in_convolutions(options.tf32 == "on"):
-            (_run_schedule if options.schedule else train_step)(options, team)
+            work(team)
     finally:
         team.leave()
 
@@ -69,13 +88,13 @@ def dry_run(options: TrainingOptions) -> None:
         rows = _describe(options, _step_number(options))
     else:
         for number, step in enumerate(read_schedule(options.schedule), start=1):
-            rows += _describe(_options_of_step(options, step, None), str(number))
+            rows += _describe(options_of_step(options, step, None), str(number))
     print_phases(rows)
 
 
 def _describe(options: TrainingOptions, number: str) -> list:
     phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
-    return describe_phases(number, options.train_conf, phases, TrainedNetwork(_new_codec(options),
+    return describe_phases(number, options.train_conf, phases, TrainedNetwork(new_codec(options),
                                                                               options.Pretrain_frame_feature))
 
 
@@ -99,8 +118,8 @@ def _settle_arithmetic(options: TrainingOptions, team: Team) -> None:
     torch.backends.cudnn.benchmark = on_cuda
 
 
-def _new_codec(options: TrainingOptions) -> VideoCodec:
-    """The codec with new weights.
+def new_codec(options: TrainingOptions) -> VideoCodec:
+    """The codec of a run with new weights.
 
     Raises:
         InputError: its configuration cannot be used, or has no implicit feature where `--feature_channel` is given.
@@ -126,8 +145,8 @@ def train_step(options: TrainingOptions, team: Team) -> None:
     """
     phases = shortened(read_phases(options.train_conf), options.epoch_ratio)
     torch.manual_seed(options.seed)
-    network = TrainedNetwork(_new_codec(options), options.Pretrain_frame_feature)
-    anchor = _intra_rate(options, network.codec)
+    network = TrainedNetwork(new_codec(options), options.Pretrain_frame_feature)
+    anchor = intra_rate(options, network.codec)
     _check_phases(options, phases, network)
     clips = clips_of(options, phases)
     checkpoints = Checkpoints(options.results, options.experiment_name)
@@ -153,7 +172,7 @@ def _report_idle(options: TrainingOptions, phases: tuple[Phase, ...], team: Team
                      f"--batch_size {team.processes} or more")
 
 
-def _intra_rate(options: TrainingOptions, codec: VideoCodec) -> int:
+def intra_rate(options: TrainingOptions, codec: VideoCodec) -> int:
     """The intra rate of a single-rate model; variable-rate models draw theirs with each sample."""
     if not codec.single_rate:
         return 0
@@ -187,14 +206,14 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              f"{phase.p_frames + 1} frames per clip, the I-frame included")
 
 
-def _run_schedule(options: TrainingOptions, team: Team) -> None:
-    """Every step of the recipe from where it stands, each starting from the last or from the step that it names."""
-    previous, steps = None, read_schedule(options.schedule)
+def _run_steps(options: TrainingOptions, steps: Sequence[Step], team: Team) -> None:
+    """Every step of a recipe from where it stands, each starting from the last or from the step that it names."""
     for step in steps:
-        own = _options_of_step(options, step, None)
+        own = options_of_step(options, step, None)
         clips_of(own, read_phases(own.train_conf))                  # data that no later step can use is told now
+    previous = options.restore_exp_key
     for step in steps:
-        own = _options_of_step(options, step, previous)
+        own = options_of_step(options, step, previous)
         checkpoints = Checkpoints(own.results, own.experiment_name)
         phases = shortened(read_phases(own.train_conf), own.epoch_ratio)
         last = min(phases[-1].last_epoch, own.end_epoch or phases[-1].last_epoch)
@@ -218,8 +237,11 @@ def _part_files(options: TrainingOptions, step: Step) -> dict[str, Path | None]:
     return {flag: options.config_dir / file if file else getattr(options, flag) for flag, file in named.items()}
 
 
-def _options_of_step(options: TrainingOptions, step: Step, previous: str | None) -> TrainingOptions:
+def options_of_step(options: TrainingOptions, step: Step, previous: str | None) -> TrainingOptions:
     """The options of one step of a recipe.
+
+    Args:
+        previous: the experiment that it starts from, unless it names a step.
 
     Raises:
         InputError: the step's name cannot be part of a folder's name.
@@ -228,6 +250,7 @@ def _options_of_step(options: TrainingOptions, step: Step, previous: str | None)
         raise InputError(f"step {step.name!r}: a name may hold letters, digits, '.', '-' and '_' only")
     return replace(
         options, **_part_files(options, step), model=step.model or options.model,
+        changes=changed(options.changes or {}, step.changes or {}),
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
         restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,

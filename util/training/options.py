@@ -1,8 +1,10 @@
 """The flags of training, and the dataclass that carries them."""
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.catalogue import DEFAULT
 from util.choices import CLIP_SETS, FRAME_TYPES
@@ -13,7 +15,7 @@ DEFAULT_DATASET = "Vimeo-90k"
 
 RESTORES = ("HyTIP", "resume", "load_pretrained", "scratch", "CRC_to_MCR", "Motion_Hybrid", "Inter_Hybrid",
             "ReduceMotionBufferSize", "ReduceInterBufferSize", "FA", "CTM", "context", "Variable", "LongSequence",
-            "intra", "same", "explicit", "base")
+            "intra", "same", "neighbour", "buffering", "base")
 """Starting points: the first four of every codec, the others as its `Training.rules` have them."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,6 +36,9 @@ class TrainingOptions:
         keep: checkpoints of epochs that stay, the newest; None: all.
         rates_from: lambdas of QP 0 and 63 that the starting point was trained with, where the phases' own are others.
         max_skipped: steps in a row without update after which the run gives up.
+        weights: with `--restore HyTIP` the model's weights; with starting points that need an experiment, and without
+            the name of one, what they start from.
+        changes: other values for some parameters of the model.
     """
     cond_motion_coder_conf: Path | None = None
     residual_coder_conf: Path | None = None
@@ -61,6 +66,7 @@ class TrainingOptions:
     quality_level: int = 5
     iframe_quality: int | None = None
     ssim: bool = False
+    changes: Mapping[str, Any] | None = None
     index_map_training: tuple[int, ...] = (0, 1, 0, 2, 0, 2, 0, 2)
     index_map: tuple[int, ...] = (0, 1, 0, 2, 0, 2, 0, 2)
     rate_gop_size: int = 8

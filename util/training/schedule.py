@@ -313,6 +313,7 @@ class Step:
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
         rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
+        changes: other values for some of the model's parameters, e.g. {inter: {no_context: true}}.
     """
     name: str
     train_conf: str
@@ -335,6 +336,7 @@ class Step:
     after: str | None = None
     seed: int | None = None
     rates_from: tuple[float, ...] = ()
+    changes: dict[str, Any] | None = None
 
 
 def read_schedule(path: str | Path) -> tuple[Step, ...]:
@@ -365,6 +367,8 @@ def read_schedule(path: str | Path) -> tuple[Step, ...]:
         for key in sorted(required - given.keys()):
             raise InputError(f"{path}: step {name}: key {key!r} is missing")
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        if not isinstance(given.get("changes") or {}, dict):
+            raise InputError(f"{path}: step {name}: changes must map parameters of the model to values")
         given["train_conf"] = str(find_file(path.parent / str(given["train_conf"])))
         steps.append(Step(**given))
     return tuple(steps)

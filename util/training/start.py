@@ -56,9 +56,11 @@ def _source(options: TrainingOptions, team: Team) -> Path:
     Raises:
         InputError: there is none.
     """
+    if options.restore_exp_key is None and options.weights is not None:
+        return options.weights
     if options.restore_exp_key is None:
         raise InputError(f"--restore {options.restore} needs --restore_exp_key NAME, the experiment of the previous "
-                         "step")
+                         "step, or --weights FILE")
     source = Checkpoints(options.results, options.restore_exp_key)
 
     def newest() -> Path | None:

@@ -127,21 +127,11 @@ class Trainer:
             self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
         self.progress.phase = phase.name
-        plan = phase.stage_plan(variable_rate=not self.network.codec.single_rate,
-                                through_references=self.options.FGOP_Inter_XtRNN,
-                                frame_types=self.options.frame_types(phase.p_frames + 1))
-        loss = ClipLoss(self.network, plan, phase.loss(self.options.frame_weight), anchor=self.setup.anchor,
-                        quality_level=self.options.quality_level, lambdas=phase.lambdas, ssim=self.options.ssim,
-                        amp=(phase.amp or self.options.amp) == "bfloat16")
-        self.module = self.team.share(loss, *self._example(phase), static=self.options.accumulate == 1)
+        loss = loss_of_phase(self.options, phase, self.network, self.setup.anchor)
+        example = example_of_phase(phase, phase.crop_size or self.options.crop_size, self.team.device)
+        self.module = self.team.share(loss, *example, static=self.options.accumulate == 1)
         self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
                       f"{sum(p.numel() for p in chosen):,} parameters")
-
-    def _example(self, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-        """A clip of the shape that the phase trains on, as its loss takes it."""
-        side, device = phase.crop_size or self.options.crop_size, self.team.device
-        return (torch.zeros(1, phase.p_frames + 1, 3, side, side, dtype=torch.uint8, device=device),
-                *(torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2)))
 
     def _train_epoch(self, phase: Phase) -> None:
         """The rest of the current epoch.
@@ -304,6 +294,21 @@ class Trainer:
             self.setup.checkpoints.save(self.setup.checkpoints.last, self.network, self.progress, self.steps.optimizer,
                                         epoch=self.progress.epoch, average=self.average)
         self._saved_at = time.monotonic()
+
+
+def loss_of_phase(options: TrainingOptions, phase: Phase, network: TrainedNetwork, anchor: int) -> ClipLoss:
+    """What a phase minimises. `anchor`: the intra rate of a single-rate model."""
+    plan = phase.stage_plan(variable_rate=not network.codec.single_rate, through_references=options.FGOP_Inter_XtRNN,
+                            frame_types=options.frame_types(phase.p_frames + 1))
+    return ClipLoss(network, plan, phase.loss(options.frame_weight), anchor=anchor,
+                    quality_level=options.quality_level, lambdas=phase.lambdas, ssim=options.ssim,
+                    amp=(phase.amp or options.amp) == "bfloat16")
+
+
+def example_of_phase(phase: Phase, side: int, device: torch.device, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Black clips of the length that a phase trains on, as its loss takes them."""
+    return (torch.zeros(batch, phase.p_frames + 1, 3, side, side, dtype=torch.uint8, device=device),
+            *(torch.zeros(batch, dtype=torch.int64, device=device) for _ in range(2)))
 
 
 def lag_of(device: torch.device) -> int:

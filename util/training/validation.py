@@ -195,6 +195,8 @@ def _cropped(options: TrainingOptions, source: FrameSource) -> FrameSource:
 def _test_sequences(options: TrainingOptions, team: Team) -> list[tuple[str, FrameSource]]:
     """The sequences of `--test_dataset` that are below `-data`."""
     chosen = select(list(options.test_dataset), list(options.test_seqs))
+    if not chosen:
+        return []
     present = [sequence for sequence in chosen if _folder(options, sequence).is_dir()]
     if not present:
         team.say(f"no validation: none of the sequences of {', '.join(options.test_dataset)} is below {options.data}; "
