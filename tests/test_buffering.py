@@ -1,4 +1,5 @@
 """Every buffering strategy of HyTIP's Tables A1 and A2, and the four frameworks: what is kept, and that it suffices."""
+import csv
 import io
 import math
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from helpers import ROOT, seeded_model, tiny_config
-from models.catalogue import configure, find_model
+from models.catalogue import build_codec, configure, find_model
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator, Recorder, Replayer
 from models.entropy.training import TrainingEstimator, no_noise
@@ -18,7 +19,7 @@ from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
-from util.evaluation.complexity import buffer_size
+from util.evaluation.complexity import buffer_size, count_macs, parameters
 
 FOLDER = ROOT / "config" / "hytip" / "buffering"
 ROWS = sorted(path.stem for path in FOLDER.glob("*.yml"))
@@ -164,3 +165,51 @@ def test_the_other_pairs_build_and_code(motion, inter):
     sees = 3 * STRATEGIES[inter][1].frame + 2 * STRATEGIES[motion][0].flow
     assert (model.motion.pred_prior is None) == (sees == 0)
     assert sees == 0 or model.motion.pred_prior[0].in_channels == sees
+
+
+def pinned() -> dict[str, dict[str, float]]:
+    """Of each row at full width: parameters, kMAC/pixel of encoding and decoding, full-resolution channels kept."""
+    with (ROOT / "tests" / "data" / "hytip_buffering.tsv").open(newline="") as file:
+        return {row.pop("row"): {key: float(value) for key, value in row.items()}
+                for row in csv.DictReader(file, delimiter="\t")}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_parameters_of_rows(row):
+    with torch.device("meta"):                                    # shapes without values
+        model = build_codec(find_model(FOLDER / f"{row}.yml"))
+    assert sum(parameters(model).values()) == pinned()[row]["parameters"]
+
+
+@pytest.mark.parametrize("row", ["implicit_0+4__explicit_3+0", "hybrid_2+0.125__implicit_0+5"])
+def test_complexity_of_rows(row):
+    """At full width, of small frames: figures per pixel are the same."""
+    model = build_codec(find_model(FOLDER / f"{row}.yml")).eval().requires_grad_(False)
+    known, size = pinned()[row], (64, 64)
+    assert count_macs(model, size=size).total == pytest.approx(known["encode"], abs=1e-3)
+    assert count_macs(model, decode=True, size=size).total == pytest.approx(known["decode"], abs=1e-3)
+    buffer = buffer_size(model, size)
+    assert (buffer.encoder, buffer.decoder) == (known["encoder_buffer"], known["decoder_buffer"])
+
+
+def test_what_a_channel_of_the_feature_costs():
+    """By hand: 3x3 from 48 channels with a bias, and one more input of a 1x1 to 48; at 1/4 for motion, 64 channels."""
+    rows = pinned()
+    for key in ("encode", "decode"):
+        inter = rows["hybrid_2+0.125__hybrid_3+48"][key] - rows["hybrid_2+0.125__hybrid_3+2"][key]
+        assert inter == pytest.approx(46 * (9 * 48 + 1 + 48) / 1000, abs=2e-3)
+        motion = rows["hybrid_2+0.1875__explicit_3+0"][key] - rows["hybrid_2+0.125__explicit_3+0"][key]
+        assert motion == pytest.approx((9 * 64 + 1 + 9 * 64) / 16 / 1000, abs=2e-3)
+
+
+def test_rows_are_listed_with_their_size(hytip):
+    status, out, _ = hytip("--list_models")
+    assert status == 0
+    for row, known in pinned().items():
+        size = find_model(FOLDER / f"{row}.yml").size
+        assert size["parameters"] == pytest.approx(known["parameters"] / 1e6, abs=6e-4)
+        for key, own in (("encode", "encode"), ("decode", "decode"), ("buffer", "decoder_buffer")):
+            assert size[key] == pytest.approx(known[own], abs=0.06 if key != "buffer" else 1e-6)
+        line, = (line.split() for line in out.splitlines() if line.startswith(f"config/hytip/buffering/{row}.yml"))
+        assert line[1:] == [f"{size['parameters']:.1f}", f"{size['encode']:.0f}", f"{size['decode']:.0f}",
+                            f"{size['buffer']:.3f}"]

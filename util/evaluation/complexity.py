@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
-from models.codec import FrameHeader, Memory, VideoCodec
+from models.codec import FrameHeader, Memory, Size, VideoCodec
 from models.entropy.coder import Recorder, Replayer
 
 SIZE = (192, 384)
+"""Of the released figures. A figure per pixel is the same at any size that all grids of a codec divide."""
 
 aten = torch.ops.aten
 RECTIFIERS = (aten.leaky_relu, aten.leaky_relu_, aten.relu, aten.relu_)
@@ -125,8 +126,9 @@ def multiply_adds(run: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2
 
 
-def _count(run: Callable[[], object], codec: VideoCodec, mapping: dict) -> tuple[Counts, dict[str, Counts]]:
-    """Everything that is counted, and what of it each network does."""
+def _count(run: Callable[[], object], codec: VideoCodec, mapping: dict, size: Size = SIZE
+           ) -> tuple[Counts, dict[str, Counts]]:
+    """Everything that is counted in a frame of that size, and what of it each network does."""
     with _counter(mapping) as counter:
         ledger = _Ledger(codec, counter)
         try:
@@ -135,7 +137,7 @@ def _count(run: Callable[[], object], codec: VideoCodec, mapping: dict) -> tuple
             ledger.close()
 
     def scaled(operations: Mapping) -> Counts:
-        return {operation: value / (2 * 1000 * SIZE[0] * SIZE[1]) for operation, value in operations.items()}
+        return {operation: value / (2 * 1000 * size[0] * size[1]) for operation, value in operations.items()}
 
     total = scaled(counter.get_flop_counts().get("Global", {}))
     return total, {name: scaled(operations) for name, operations in ledger.parts.items()}
@@ -146,11 +148,11 @@ def _sum(counts: Counts, *operations: object) -> float:
 
 
 @torch.no_grad()
-def count_macs(model: VideoCodec, decode: bool = False) -> Macs:
-    """Complexity of coding (or decoding) one P-frame at 384x192 with all memory there. The model must be frozen."""
-    frames = torch.rand(3, 1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
+def count_macs(model: VideoCodec, decode: bool = False, size: Size = SIZE) -> Macs:
+    """Complexity of coding (or decoding) one P-frame of that size with all memory there. The model must be frozen."""
+    frames = torch.rand(3, 1, 3, *size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
     memory = _memory_after_p_frame(model, frames)
-    header = FrameHeader(intra=False, qp=0, size=SIZE, frame_type=model.frame_types - 1)
+    header = FrameHeader(intra=False, qp=0, size=size, frame_type=model.frame_types - 1)
     recorder = Recorder()
 
     def encode() -> None:
@@ -162,8 +164,8 @@ def count_macs(model: VideoCodec, decode: bool = False) -> Macs:
     if decode:
         encode()
     run = replay if decode else encode
-    plain, _ = _count(run, model, PLAIN)
-    counts, parts = _count(run, model, CONVENTION)
+    plain, _ = _count(run, model, PLAIN, size)
+    counts, parts = _count(run, model, CONVENTION, size)
     released = (aten.convolution, *ACTIVATIONS)
     return Macs(_sum(plain, aten.convolution), _sum(counts, *released), _sum(counts, *PRODUCTS),
                 {name: _sum(own, *released) for name, own in parts.items()},
@@ -191,10 +193,10 @@ class Buffer(NamedTuple):
 
 
 @torch.no_grad()
-def buffer_size(model: VideoCodec) -> Buffer:
-    """Of a model, from what it remembers."""
-    memory = _memory_after_p_frame(model, torch.full((2, 1, 3, *SIZE), 0.5).to(next(model.parameters())))
-    pixels = SIZE[0] * SIZE[1]
+def buffer_size(model: VideoCodec, size: Size = SIZE) -> Buffer:
+    """Of a model, from what it remembers of a frame of that size."""
+    memory = _memory_after_p_frame(model, torch.full((2, 1, 3, *size), 0.5).to(next(model.parameters())))
+    pixels = size[0] * size[1]
     return Buffer(memory.buffer_size(), memory.buffer_size(decoder=True),
                   {name: value.numel() / pixels for name, value in memory.tensors(decoder=True).items()})
 
