@@ -42,6 +42,7 @@ def test_settings_of_the_libraries():
     assert LibraryEncoder("x264", BT709).preset == "veryfast"
 
 
+@pytest.mark.slow
 def test_x265_on_the_bundled_clip(tmp_path, capsys):
     """Both settings at four QPs, then a table and a plot. Eight frames instead of 33: veryslow is what it says."""
     flags = ["--QP", "22", "27", "32", "37", "--input", str(CLIP), "--color_transform", "BT709", "--test_seq_len", "8",

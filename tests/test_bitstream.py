@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_helpers import PLAN, clip, codec_of, coded, decode, encode, same, tiny_codec, wild_codec
 
-from dataloader import video_out
+from dataloader import frames_out
 from helpers import STEPS, full_config, seeded_model
 from models.entropy.stream import StreamError
 from util.coding import reader
@@ -122,7 +122,7 @@ def test_files_are_rounded_as_decoders_round(dtype):
     borders = (torch.arange(255, dtype=dtype) + 0.5) / 255
     below, above = (torch.nextafter(borders, torch.tensor(end, dtype=dtype)) for end in (-1, 2))
     frame = torch.stack((below, borders, above)).view(1, 3, 5, 51)
-    assert np.array_equal(video_out.to_pixels(frame[0]), to_pixels(frame).permute(1, 2, 0).numpy())
+    assert np.array_equal(frames_out.to_pixels(frame[0]), to_pixels(frame).permute(1, 2, 0).numpy())
 
 
 # What cannot be compressed

@@ -209,7 +209,7 @@ def shapes_of(row: str) -> DCVCMIP:
         return DCVCMIP(row_config(row)).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("row", [row if row in ("E", "D_tcr1", "D_od4") else pytest.param(row, marks=pytest.mark.slow)
+@pytest.mark.parametrize("row", [row if row in ("E", "D_od4") else pytest.param(row, marks=pytest.mark.slow)
                                  for row in ROWS])
 def test_complexity_in_the_counting_of_the_paper(row):
     """Multiply-adds in G at 1920x1024, from the count per pixel at another multiple of 64."""

@@ -194,6 +194,7 @@ def trained(tmp_path_factory):
     return run.options, second.stdout
 
 
+@pytest.mark.slow
 def test_one_command_trains_the_recipe(trained):
     """Every phase, whatever happened in between; validation where a codec is there to validate; a codec at the end."""
     run, said = trained
@@ -206,6 +207,7 @@ def test_one_command_trains_the_recipe(trained):
     load_model(HyTIP(tiny_config()), best)
 
 
+@pytest.mark.slow
 def test_the_intra_codec_stays_as_it_was_trained(trained):
     run, _ = trained
     def of(step):
