@@ -56,6 +56,14 @@ def test_two_passes_meet_a_size(name):
         assert len(list(codec.decode(cut, keep_going=True, report=lambda line: None))) == kept
 
 
+@pytest.mark.parametrize("bases", [(20, 20, 20, 20), (20, 20, 21, 20), (20, 21, 30, 30), (0, 61, 5, 5)])
+def test_the_size_of_an_analysis_is_that_of_the_stream(bases):
+    """Frames whose QP is not that of most others have to tell it, and that takes bytes."""
+    codec, frames = tiny_codec(), clip(4, 64, 64)
+    analysis = Analysis(codec, frames, Rates.of(codec.model, PLAN))
+    assert analysis.size(bases) == sum(map(len, codec.compress(frames, analysis.scheduled(bases))))
+
+
 def test_only_gops_that_changed_are_coded_again():
     codec, coded = tiny_codec(), []
     analysis = Analysis(codec, clip(5, 64, 64), Rates.of(codec.model, PLAN),
