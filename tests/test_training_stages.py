@@ -78,12 +78,11 @@ def learn(name: str, steps: int, part: float, *, ssim: bool = False) -> tuple[li
     return losses, set(chosen), {key for key, value in network.entries() if not torch.equal(value, before[key])}
 
 
-@pytest.mark.parametrize("steps, part", [(40, 0.85), pytest.param(200, 0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", STAGES)
-def test_two_clips_are_learnt_by_heart(name, steps, part):
-    """The loss falls by 15 % within 40 steps, by half within 200; what the phase freezes does not move by a bit."""
-    losses, chosen, moved = learn(name, steps, part)
-    assert losses[-1] < part * losses[0]
+def test_two_clips_are_learnt_by_heart(name):
+    """The loss falls by more than half within 200 steps; what the phase freezes does not move by a bit."""
+    losses, chosen, moved = learn(name, 200, 0.5)
+    assert losses[-1] < losses[0] / 2
     assert moved and moved <= chosen
 
 
