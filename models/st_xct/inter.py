@@ -10,14 +10,10 @@ from models.st_xct.blocks import Fuse
 from models.st_xct.config import PRINTED_UP1, XctConfig
 
 
-class TransformingEncoder(ContextualEncoder):
-    """MS-TFE: the outputs of the first two convolutions meet contexts in transformers."""
-
-    def __init__(self, c: XctConfig):
-        super().__init__(c)
-        p = c.XCT_Params
-        self.xct_large = Fuse(c.channel_N, p.TFE_large if p.Add_TFE else None, p)
-        self.xct_small = Fuse(c.channel_N, p.TFE_small if p.Add_TFE else None, p)
+class _Joining:
+    """Features meet contexts in transformers, at half and at a quarter of the frame's height and width."""
+    xct_large: Fuse
+    xct_small: Fuse
 
     def join_half(self, x: Tensor, context: Tensor) -> Tensor:
         return self.xct_large(x, context)
@@ -26,7 +22,17 @@ class TransformingEncoder(ContextualEncoder):
         return self.xct_small(x, context)
 
 
-class TransformingDecoder(ContextualDecoder):
+class TransformingEncoder(_Joining, ContextualEncoder):
+    """MS-TFE: the outputs of the first two convolutions meet contexts in transformers."""
+
+    def __init__(self, c: XctConfig):
+        super().__init__(c)
+        p = c.XCT_Params
+        self.xct_large = Fuse(c.channel_N, p.TFE_large if p.Add_TFE else None, p)
+        self.xct_small = Fuse(c.channel_N, p.TFE_small if p.Add_TFE else None, p)
+
+
+class TransformingDecoder(_Joining, ContextualDecoder):
     """MS-TFD: likewise, on the way back."""
 
     def __init__(self, c: XctConfig):
@@ -37,12 +43,6 @@ class TransformingDecoder(ContextualDecoder):
             self.up2 = subpel(PRINTED_UP1 // 4, c.channel_N, 3)
         self.xct_small = Fuse(c.channel_N, p.TFD_small if p.Add_TFD else None, p)
         self.xct_large = Fuse(c.channel_N, p.TFD_large if p.Add_TFD else None, p)
-
-    def join_half(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.xct_large(x, context)
-
-    def join_quarter(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.xct_small(x, context)
 
 
 class TransformingInterCodec(InterCodec):
