@@ -68,8 +68,8 @@ class ModelFile:
         metric = "MS-SSIM" if ssim else "PSNR"
         if metric not in self.weights:
             known = f"--model {self.name} has weights for {', '.join(self.weights)} only" if self.weights else \
-                f"{self.path} names no weights"
-            raise InputError(f"{'--ssim: ' if ssim else ''}{known}; use another --model, or name a file with --weights")
+                f"{self.path} names no weights (from: {self.origin or 'not said'})"
+            raise InputError(f"{'--ssim: ' if ssim else ''}{known}; name a file with --weights, or use another --model")
         return self.weights[metric]
 
 

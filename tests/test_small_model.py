@@ -83,6 +83,8 @@ def test_explicit_files_override_the_flag():
 def test_what_there_is_not():
     with pytest.raises(InputError, match="--model small has weights for PSNR only"):
         weight_files(parse_arguments(["--test", "--model", "small", "--ssim"]))
+    with pytest.raises(InputError, match="all.yml names no weights .from: a training run of yours"):
+        weight_files(parse_arguments(["--test", "--model", "st-xct"]))
     with pytest.raises(InputError, match="model 'medium' is unknown; choose from hytip, small"):
         Codec.load("medium")
 
