@@ -4,6 +4,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import HyTIP
 from conftest import pipes, write_frames
 from helpers import TINY, TINY_FLAGS
 from seeded import seeded_video
-from util.cli.streams import build_codec
-from util.coding.bitstream import SYNC
+from util.arithmetic import Arithmetic
+from util.cli.streams import MeanPsnr, build_codec
+from util.coding.bitstream import SYNC, pack_end
+from util.coding.fields import varint
 from util.coding.reader import StreamReader
 from util.coding.session import Session
 
@@ -134,11 +137,14 @@ def test_reports_count_the_bytes_of_the_file(run, data, tmp_path):
     run("--compress", *flags, "--save_dir", tmp_path / "out")
     run("--test", *flags, "--save_dir", tmp_path / "out")
     encoded, estimated = (rows(tmp_path / "out" / "report" / f"BQSquare{kind}.csv") for kind in ("_enc", ""))
-    size = (tmp_path / "out" / "bin" / "BQSquare_BT601.bin").stat().st_size
-    area = 83 * 50
-    payload = sum(float(row["Rate"]) * area / 8 for row in encoded)
-    assert payload == pytest.approx(round(payload))                       # whole bytes
-    assert size - 10 * 5 - 75 < payload < size                            # the rest: headers and checksums
+    stream = (tmp_path / "out" / "bin" / "BQSquare_BT601.bin").read_bytes()
+    size, area, reader = len(stream), 83 * 50, StreamReader(io.BytesIO(stream))
+    packets = [reader.next_packet(lambda intra: (0, 1 << 20)) for _ in encoded]
+    counted = [len(p.payload) + len(varint(len(p.payload))) for p in packets]             # with the length field
+    assert [float(row["Rate"]) * area / 8 for row in encoded] == pytest.approx(counted)
+    header, overhead = len(reader.header.pack()), [len(p.pack(reader.header)) - len(p.payload) for p in packets]
+    assert header <= 80 and max(overhead) <= 14, (header, overhead)
+    assert size == header + sum(len(p.pack(reader.header)) for p in packets) + len(pack_end(5))
     summary = (tmp_path / "out" / "brief_summary_HEVC-D_enc.txt").read_text().splitlines()[1]
     assert float(summary.split()[-1]) == pytest.approx(8 * size / area / 5, abs=1e-4)
     for actual, estimate in zip(encoded, estimated):
@@ -293,6 +299,20 @@ def test_files_are_the_same_when_the_host_works_behind_the_networks(run, hytip, 
     plainly = everything(tmp_path / "plainly")
     monkeypatch.setattr("util.cli.streams.build_codec", build)
     assert everything(tmp_path / "behind") == plainly and len(plainly[0]) > 12
+
+
+@pytest.mark.parametrize("frames", (1, MeanPsnr.HELD, 2 * MeanPsnr.HELD + 3))
+def test_the_mean_psnr_holds_few_errors_at_a_time(frames):
+    codec = SimpleNamespace(arithmetic=Arithmetic(torch.device("cpu")))
+    quality, generator, expected = MeanPsnr(codec), np.random.default_rng(0), []
+    for _ in range(frames):
+        original, decoded = generator.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+        part = SimpleNamespace(frame=torch.from_numpy(decoded)[None] / 255)
+        quality.add(part, torch.from_numpy(original))
+        expected.append(-10 * np.log10(np.mean((decoded / 255 - original / 255) ** 2)))
+        assert len(quality._held) < quality.HELD
+    assert quality.frames == frames
+    assert quality.value() == pytest.approx(np.mean(expected), abs=1e-4)
 
 
 def test_a_failed_compression_leaves_nothing(hytip, weights, clip, tmp_path):

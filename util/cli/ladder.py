@@ -4,12 +4,10 @@ import itertools
 import time
 from pathlib import Path
 
-from torch import Tensor
-
 from dataloader.source import FrameSource
 from util.cli.amounts import said
 from util.cli.datasets import tell_if_short
-from util.cli.streams import PIPE, Originals, error_of, mean_psnr, write_stream
+from util.cli.streams import PIPE, MeanPsnr, Originals, write_stream
 from util.cli.targets import one_pass
 from util.cli.words import Coded, outcome
 from util.coding.codec import Codec
@@ -36,19 +34,19 @@ def compress_ladder(arguments: argparse.Namespace, codec: Codec, source: FrameSo
     feeds = [Originals(feed) for feed in itertools.tee(source.timed(), len(steps))]      # tee: some may be ahead
     writers = [write_stream(codec, arguments, feed, source, step.controller, path)
                for step, feed, path in zip(steps, feeds, paths)]
-    errors: list[list[Tensor]] = [[] for _ in steps]
+    qualities = [MeanPsnr(codec) for _ in steps]
     try:
         for parts in zip(*writers, strict=True):
-            for step, part, feed, column in zip(steps, parts, feeds, errors):
-                column.append(error_of(codec, part, feed.take()))
+            for step, part, feed, quality in zip(steps, parts, feeds, qualities):
+                quality.add(part, feed.take())
                 step.see(part)
     finally:
         for writer in writers:                                      # where one failed, none leaves half a file
             writer.close()
     seconds = time.monotonic() - started
-    tell_if_short(arguments, len(errors[0]))
-    for step, path, column in zip(steps, paths, errors):
+    tell_if_short(arguments, qualities[0].frames)
+    for step, path, quality in zip(steps, paths, qualities):
         size = path.stat().st_size
-        coded = Coded(len(column), source.width, source.height, 8 * size, source.rate)
-        print(f"{outcome([coded], {'PSNR': mean_psnr(column)}, seconds)}; stream in {path}"
+        coded = Coded(quality.frames, source.width, source.height, 8 * size, source.rate)
+        print(f"{outcome([coded], {'PSNR': quality.value()}, seconds)}; stream in {path}"
               + (", verified" if arguments.verify else "") + step.told(size) + step.plot(source, path))

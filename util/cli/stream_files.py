@@ -17,7 +17,7 @@ from util.chosen_model import model_of
 from util.cli.datasets import say, tell_if_short
 from util.cli.ladder import compress_ladder
 from util.cli.setup import coding_plans
-from util.cli.streams import PIPE, Originals, error_of, mean_psnr, open_stream, write_stream
+from util.cli.streams import PIPE, MeanPsnr, Originals, open_stream, write_stream
 from util.cli.targets import control
 from util.cli.words import Coded, count, outcome
 from util.coding.codec import Codec
@@ -48,16 +48,16 @@ def compress_file(arguments: argparse.Namespace, build: Callable[[argparse.Names
         compress_ladder(arguments, codec, source, plan)
         return
     controlled, replaces = control(arguments, codec, source, plan), _is_there(arguments.output)
-    started, size, errors, originals = time.monotonic(), 0, [], Originals(source.timed())
+    started, size, quality, originals = time.monotonic(), 0, MeanPsnr(codec), Originals(source.timed())
     for part in write_stream(codec, arguments, originals, source, controlled.controller, arguments.output):
         size += len(part.data)
-        errors.append(error_of(codec, part, originals.take()))
+        quality.add(part, originals.take())
         controlled.see(part)
-    qualities = {"PSNR": mean_psnr(errors)}
+    qualities = {"PSNR": quality.value()}
     seconds = time.monotonic() - started
-    tell_if_short(arguments, len(errors))
+    tell_if_short(arguments, quality.frames)
     size = size if arguments.output == PIPE else arguments.output.stat().st_size            # with header and end marker
-    coded = Coded(len(errors), source.width, source.height, 8 * size, source.rate)
+    coded = Coded(quality.frames, source.width, source.height, 8 * size, source.rate)
     print(f"{outcome([coded], qualities, seconds)}; stream in {arguments.output}{replaces}"
           + (", verified" if arguments.verify else "") + controlled.told(size)
           + controlled.plot(source, arguments.output),

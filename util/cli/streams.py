@@ -3,10 +3,9 @@ import argparse
 import hashlib
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import BinaryIO
 
 import torch
@@ -55,16 +54,37 @@ class Originals:
         return self._passed.popleft().pixels
 
 
-@torch.inference_mode()
-def error_of(codec: Codec, part: EncodedPart, original: Tensor) -> Tensor:
-    """Mean squared error of a frame, where it is: on a GPU nothing waits for it before the end."""
-    source = codec.arithmetic.frame(to_device(original, part.frame.device))
-    return mean_squared_error(part.frame, source.to(part.frame.dtype))
+class MeanPsnr:
+    """The mean PSNR of coded frames, for input that may have no end.
 
+    Errors stay where the frames are, some dozens at a time: on a GPU the host waits once for all of them.
 
-def mean_psnr(errors: Sequence[Tensor]) -> float:
-    """In dB, of frames of these errors."""
-    return fmean(map(psnr_of_error, torch.stack(tuple(errors)).tolist()))
+    Attributes:
+        frames: how many were added.
+    """
+    HELD = 64
+
+    def __init__(self, codec: Codec):
+        self._codec, self._held, self._sum, self.frames = codec, [], 0.0, 0
+
+    @torch.inference_mode()
+    def add(self, part: EncodedPart, original: Tensor) -> None:
+        """A coded frame and its source, uint8 (3, H, W)."""
+        source = self._codec.arithmetic.frame(to_device(original, part.frame.device))
+        self._held.append(mean_squared_error(part.frame, source.to(part.frame.dtype)))
+        self.frames += 1
+        if len(self._held) == self.HELD:
+            self._settle()
+
+    def value(self) -> float:
+        """In dB; infinite where a frame came back exactly."""
+        self._settle()
+        return self._sum / self.frames
+
+    def _settle(self) -> None:
+        if self._held:
+            self._sum += sum(map(psnr_of_error, torch.stack(self._held).tolist()))
+            self._held = []
 
 
 def write_stream(codec: Codec, arguments: argparse.Namespace, frames: Iterable[Timed], source: FrameSource,
