@@ -283,14 +283,14 @@ def test_files_are_the_same_when_the_host_works_behind_the_networks(run, hytip, 
     def everything(folder):
         flags = ("-data", data, "--test_dataset", "HEVC-D", "--test_seqs", "BQSquare", "--save_dir", folder / "set")
         run("--compress", *flags, "--test_seq_len", 3, "--gop", 2, "--PNG_FILE", "--verify")
-        run("--compress", "--input", clip, "--output", folder / "x.bin", "--frames", 4)
+        line = run("--compress", "--input", clip, "--output", folder / "x.bin", "--frames", 4)
         run("--decompress", "--input", folder / "x.bin", "--output", folder / "frames")
         (folder / "cut.bin").write_bytes((folder / "x.bin").read_bytes()[:-100])
         status, _, err = hytip(*TINY_FLAGS, "--weights", weights, "--device", "cpu", "--threads", 1, "--decompress",
                                "--input", folder / "cut.bin", "--output", folder / "cut")
         assert status == 2
         return {path: data for path, data in contents(folder).items() if path.suffix != ".json"}, \
-            err.replace(str(folder), "")
+            err.replace(str(folder), ""), re.search(r"PSNR [\d.]+ dB", line)[0]
 
     def build(arguments):
         codec = build_codec(arguments)
