@@ -171,7 +171,8 @@ class InterConfig:
         variable_rate: 64 rates by channel gains.
         CTM_Params: the channel transform module.
         recon_channel: channels of the decoder's full-resolution feature.
-        unet_channels: widths of the frame generator's two U-nets at 1/1, 1/2 and 1/4.
+        unets: U-nets of the frame generator, one behind the other.
+        unet_channels: their widths at 1/1, 1/2 and 1/4.
         mask_channels: widths of the mask generator at 1/1, 1/2 and 1/4.
         prior_channel: channels inside the networks that predict y's distribution; by default three times `g_ch_16x`.
         prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
@@ -194,6 +195,7 @@ class InterConfig:
     variable_rate: bool
     CTM_Params: ChannelTransformConfig | None = None
     recon_channel: int = 32
+    unets: int = 2
     unet_channels: tuple[int, ...] = (32, 64, 128)
     mask_channels: tuple[int, ...] = (16, 32, 64)
     prior_channel: int | None = None
@@ -248,6 +250,7 @@ class InterConfig:
 
     def __post_init__(self):
         require(len(self.unet_channels) == 3, "unet_channels must have 3 entries")
+        require(self.unets >= 1, "unets must be at least 1")
         require(len(self.mask_channels) == 3, "mask_channels must have 3 entries")
         require(self.latent_kernel % 2, "latent_kernel must be odd")
         if self.has_ctm:

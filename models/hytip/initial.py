@@ -291,7 +291,7 @@ def _pass_reference_through(inter: InterCodec) -> None:
         inputs += [(recon.first_conv, c.recon_channel)]
     for layer, first in inputs:
         _pass(layer, min(3, layer.in_channels), first)
-    for block in (block for unet in (recon.unet_1, recon.unet_2) for block in (unet.conv1, unet.up_conv2)):
+    for block in (block for unet in recon.unets for block in (unet.conv1, unet.up_conv2)):
         _pass(block.block[0].adaptor, 6 if _stands_in(c) else 3)
     fusion = inter.context_fusion_net
     for out in (fusion.conv2_out, fusion.conv3_out):

@@ -101,13 +101,19 @@ class _ReconGeneration(nn.Module):
     def __init__(self, c: InterConfig):
         super().__init__()
         self.first_conv = conv(c.recon_channel + c.context_widths[0], c.g_ch_1x)
-        self.unet_1 = UNet(c.g_ch_1x, c.g_ch_1x, SumBlock, c.unet_channels)
-        self.unet_2 = UNet(c.g_ch_1x, c.g_ch_1x, SumBlock, c.unet_channels)
+        for n in range(c.unets):
+            self.add_module(f"unet_{n + 1}", UNet(c.g_ch_1x, c.g_ch_1x, SumBlock, c.unet_channels))
         self.recon_conv = conv(c.g_ch_1x, 3)
+
+    @property
+    def unets(self) -> list[UNet]:
+        return [part for part in self.children() if isinstance(part, UNet)]
 
     def forward(self, x: Tensor, context: Tensor | None, gain: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns the residual and the feature before the gain."""
-        feature = self.unet_2(self.unet_1(self.first_conv(_beside(x, context))))
+        feature = self.first_conv(_beside(x, context))
+        for unet in self.unets:
+            feature = unet(feature)
         return self.recon_conv(feature if gain is None else feature * gain), feature
 
 
