@@ -41,15 +41,15 @@ def test_statuses(capsys, error, status, words):
     assert capsys.readouterr().err == words
 
 
-@pytest.mark.parametrize("given, expected", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-                                             ({"GOMP_SPINCOUNT": "10000"}, None), ({"KMP_BLOCKTIME": "1"}, None)])
-def test_openmp_waits_asleep_unless_told_otherwise(monkeypatch, given, expected):
+@pytest.mark.parametrize("given, expected", [({}, "4000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+                                             ({"GOMP_SPINCOUNT": "10000"}, "10000"), ({"KMP_BLOCKTIME": "1"}, None)])
+def test_openmp_soon_sleeps_unless_told_otherwise(monkeypatch, given, expected):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     wait_patiently()
-    assert os.environ.get("OMP_WAIT_POLICY") == expected
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 def test_success_and_handlers_are_restored():

@@ -34,13 +34,13 @@ class Ended(BaseException):
 
 
 def wait_patiently() -> None:
-    """Idle OpenMP threads sleep instead of spinning, unless the environment says otherwise. Before PyTorch is loaded.
+    """Idle OpenMP threads soon sleep, unless the environment says otherwise. Before PyTorch is loaded.
 
-    Where other programs use the cores as well, threads that spin take the time from those that compute: a quarter or
-    less of the time was measured with it on a busy machine (benchmarks/README.md).
+    Where other programs use the cores as well, threads that spin for long take the time from those that compute;
+    threads that sleep at once wake too late on a quiet machine. Both are measured in benchmarks/README.md.
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = "4000"
 
 
 def exit_status(program: str, run: Callable[[], None]) -> int:
