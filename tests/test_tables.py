@@ -31,7 +31,8 @@ def all_sets() -> list[tables.TableSet]:
 
 def build_again() -> list[int]:
     """Checksums of tables that no cache knows."""
-    made = distributions._normal_tables.__wrapped__(), distributions._laplace_tables.__wrapped__()
+    made = [distributions._tables.__wrapped__(kind.ladder, kind.cumulative)
+            for kind in (distributions.Normal, distributions.Laplace)]
     return [table_set.checksum() for table_set in (*made, *(prior.tables() for prior in priors()))]
 
 

@@ -10,7 +10,7 @@ A value costs -log2 of the probability of the unit interval around it; what an i
 """
 import copy
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -94,15 +94,76 @@ class Added:
 Tail = Bounded | Added
 
 
+# Tables
+
+@lru_cache(maxsize=8)
+def _ladder(limits: tuple[Decimal, Decimal, int]) -> Ladder:
+    return Ladder(*limits)
+
+
+@lru_cache(maxsize=8)
+def _tables(limits: tuple[Decimal, Decimal, int], cumulative: Callable[[float], Cumulative]) -> TableSet:
+    return TableSet.of(map(cumulative, _ladder(limits).scales.tolist()))
+
+
+def _normal_cumulative(scale: float) -> Cumulative:
+    edges = _edges(math.ceil(5 * scale) + 1)                        # less than 2^-20 lies beyond
+    values = 0.5 * torch.erfc(torch.from_numpy(edges / (-scale * math.sqrt(2)))).numpy()
+    return Cumulative(edges, values, lambda n: mpmath.ncdf(edges[n] / mpmath.mpf(scale)), 1e-14)
+
+
+def _laplace_cumulative(scale: float) -> Cumulative:
+    edges = _edges(math.ceil(14 * scale) + 1)                       # less than 2^-20 lies beyond
+    half = 0.5 * torch.exp(torch.from_numpy(-np.abs(edges) / scale)).numpy()
+
+    def exact(n: int) -> mpmath.mpf:
+        tail = mpmath.exp(-abs(edges[n]) / mpmath.mpf(scale)) / 2
+        return tail if edges[n] < 0 else 1 - tail
+    return Cumulative(edges, np.where(edges < 0, half, 1 - half), exact, 1e-14)
+
+
+def _edges(last: int) -> np.ndarray:
+    """The borders of the values -last..last."""
+    return np.arange(-last, last + 2) - 0.5
+
+
 # Distributions with a scale
 
-class Gaussian(nn.Module):
+class OnLadder:
+    """What distributions with a scale have in common: a `probability` of unit intervals, a tail, a ladder of tables."""
+    tail: Tail
+    ladder: ClassVar[tuple[Decimal, Decimal, int]]
+    cumulative: ClassVar[Callable[[float], Cumulative]]
+    """The table of a scale."""
+
+    def probability(self, values: Tensor, scale: Tensor) -> Tensor:
+        """P(values - 1/2 < Y < values + 1/2)."""
+        raise NotImplementedError
+
+    def bits(self, values: Tensor, scale: Tensor) -> Tensor:
+        return self.tail.bits(self.probability(values, scale))
+
+    def rate(self, values: Tensor, scale: Tensor) -> Tensor:
+        return self.tail.rate(self.probability(values, scale))
+
+    def tables(self) -> TableSet:
+        return _tables(self.ladder, type(self).cumulative)
+
+    def index(self, scale: Tensor) -> Tensor:
+        return _ladder(self.ladder).index(scale)
+
+    def identity(self) -> Hashable:
+        return self
+
+
+class Gaussian(OnLadder, nn.Module):
     """Zero-mean Gaussian of the motion and inter latents of HyTIP: scale at least 0.11, likelihood at least 1e-9.
 
     The conditional model of Balle et al. (ICLR 2018), with the complementary error function, whose tails are exact.
     The released checkpoints also hold bounds and the (empty) tables of a coder; these buffers keep their names.
     """
     noise = 0.5
+    ladder, cumulative = NORMAL_LADDER, staticmethod(_normal_cumulative)
 
     def __init__(self):
         super().__init__()
@@ -115,7 +176,6 @@ class Gaussian(nn.Module):
         self.tail: Tail = Bounded()
 
     def probability(self, values: Tensor, scale: Tensor) -> Tensor:
-        """P(values - 1/2 < Y < values + 1/2)."""
         scale, values = self.lower_bound_scale(scale), values.abs()
         return self._cdf((0.5 - values) / scale) - self._cdf((-0.5 - values) / scale)
 
@@ -123,24 +183,12 @@ class Gaussian(nn.Module):
     def _cdf(x: Tensor) -> Tensor:
         return 0.5 * torch.erfc(-math.sqrt(0.5) * x)
 
-    def bits(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.bits(self.probability(values, scale))
-
-    def rate(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.rate(self.probability(values, scale))
-
-    def tables(self) -> TableSet:
-        return _normal_tables()
-
-    def index(self, scale: Tensor) -> Tensor:
-        return _ladder(NORMAL_LADDER).index(scale)
-
     def identity(self) -> Hashable:
         return Gaussian, self.tail
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(OnLadder):
     """Zero-mean Gaussian whose cumulative is written with erf, the scale clamped to [least_scale, 1e10].
 
     In float32 its tails are coarser than those of `Gaussian`, and estimated bits show it (intra latents of DCVC-HEM
@@ -149,30 +197,15 @@ class Normal:
     least_scale: float = 0.11
     tail: Tail = field(default_factory=Added)
     noise: ClassVar[float] = 0.5
+    ladder, cumulative = NORMAL_LADDER, staticmethod(_normal_cumulative)
 
     def probability(self, values: Tensor, scale: Tensor) -> Tensor:
-        """P(values - 1/2 < Y < values + 1/2)."""
         precision = scale.clamp(self.least_scale, 1e10).reciprocal()
         return self._cdf((values + 0.5) * precision) - self._cdf((values - 0.5) * precision)
 
     @staticmethod
     def _cdf(x: Tensor) -> Tensor:
         return 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-
-    def bits(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.bits(self.probability(values, scale))
-
-    def rate(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.rate(self.probability(values, scale))
-
-    def tables(self) -> TableSet:
-        return _normal_tables()
-
-    def index(self, scale: Tensor) -> Tensor:
-        return _ladder(NORMAL_LADDER).index(scale)
-
-    def identity(self) -> Hashable:
-        return self
 
 
 @dataclass(frozen=True)
@@ -199,7 +232,7 @@ class SmoothNormal(Normal):
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(OnLadder):
     """Laplace distribution around 0 of the motion and inter latents of DCVC-HEM.
 
     The scale is b of exp(-|v| / b) / (2 b), clamped to [least_scale, 1e10].
@@ -207,66 +240,15 @@ class Laplace:
     least_scale: float = 1e-5
     tail: Tail = field(default_factory=Added)
     noise: ClassVar[float] = 0.5
+    ladder, cumulative = LAPLACE_LADDER, staticmethod(_laplace_cumulative)
 
     def probability(self, values: Tensor, scale: Tensor) -> Tensor:
-        """P(values - 1/2 < Y < values + 1/2)."""
         b = scale.clamp(self.least_scale, 1e10)
         return self._cdf(values + 0.5, b) - self._cdf(values - 0.5, b)
 
     @staticmethod
     def _cdf(v: Tensor, b: Tensor) -> Tensor:
         return 0.5 - 0.5 * v.sign() * torch.expm1(-v.abs() / b)
-
-    def bits(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.bits(self.probability(values, scale))
-
-    def rate(self, values: Tensor, scale: Tensor) -> Tensor:
-        return self.tail.rate(self.probability(values, scale))
-
-    def tables(self) -> TableSet:
-        return _laplace_tables()
-
-    def index(self, scale: Tensor) -> Tensor:
-        return _ladder(LAPLACE_LADDER).index(scale)
-
-    def identity(self) -> Hashable:
-        return self
-
-
-@lru_cache(maxsize=8)
-def _ladder(limits: tuple[Decimal, Decimal, int]) -> Ladder:
-    return Ladder(*limits)
-
-
-@lru_cache(maxsize=1)
-def _normal_tables() -> TableSet:
-    return TableSet.of(map(_normal_cumulative, _ladder(NORMAL_LADDER).scales.tolist()))
-
-
-def _normal_cumulative(scale: float) -> Cumulative:
-    edges = _edges(math.ceil(5 * scale) + 1)                        # less than 2^-20 lies beyond
-    values = 0.5 * torch.erfc(torch.from_numpy(edges / (-scale * math.sqrt(2)))).numpy()
-    return Cumulative(edges, values, lambda n: mpmath.ncdf(edges[n] / mpmath.mpf(scale)), 1e-14)
-
-
-@lru_cache(maxsize=1)
-def _laplace_tables() -> TableSet:
-    return TableSet.of(map(_laplace_cumulative, _ladder(LAPLACE_LADDER).scales.tolist()))
-
-
-def _laplace_cumulative(scale: float) -> Cumulative:
-    edges = _edges(math.ceil(14 * scale) + 1)                       # less than 2^-20 lies beyond
-    half = 0.5 * torch.exp(torch.from_numpy(-np.abs(edges) / scale)).numpy()
-
-    def exact(n: int) -> mpmath.mpf:
-        tail = mpmath.exp(-abs(edges[n]) / mpmath.mpf(scale)) / 2
-        return tail if edges[n] < 0 else 1 - tail
-    return Cumulative(edges, np.where(edges < 0, half, 1 - half), exact, 1e-14)
-
-
-def _edges(last: int) -> np.ndarray:
-    """The borders of the values -last..last."""
-    return np.arange(-last, last + 2) - 0.5
 
 
 # The factorised distribution
