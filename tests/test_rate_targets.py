@@ -1,9 +1,15 @@
 """Targets on codecs: what the analysis says is what the stream holds; flags; several streams in one reading; plots."""
 import argparse
 import io
+import os
 import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from stream_helpers import clip, tiny_codec
@@ -15,7 +21,7 @@ from models.codec import RATES
 from seeded import seeded_video
 from util.arithmetic import choose_arithmetic
 from util.cli.amounts import bit_rate, bit_rates, byte_size, decibels, said, seconds
-from util.coding.bitstream import pack_end
+from util.coding.bitstream import SYNC, Packet, pack_end
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.rate_control.controller import Rates
@@ -143,6 +149,13 @@ def run(hytip, weights, source, tmp_path):
     return command
 
 
+def packets_of(stream: bytes) -> Iterator[Packet]:
+    """The packets of a whole stream."""
+    reader = StreamReader(io.BytesIO(stream))
+    while isinstance(packet := reader.next_packet(lambda intra: (0, 1 << 20)), Packet):
+        yield packet
+
+
 def made(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"clip"}
 
@@ -186,6 +199,34 @@ def test_one_pass_and_a_ladder_by_flags(run, tmp_path):
     assert made(tmp_path) == {"one.hyt", "x_46k.hyt", "x_52k.hyt", "x_46k.rate.png", "x_52k.rate.png"}
     low, high = ((tmp_path / f"x_{rate}.hyt").read_bytes() for rate in ("46k", "52k"))
     assert low == (tmp_path / "one.hyt").read_bytes() and len(low) < len(high)
+
+
+def test_one_pass_is_live(weights, tmp_path):
+    """Of a pipe that goes on frames come out; the rest when it ends."""
+    words = [sys.executable, str(ROOT / "HyTIP.py"), "encode", "-", "-", *map(str, TINY_FLAGS),
+             "--weights", str(weights), "--device", "cpu", "--threads", "1", "--gop", "2", "--rate_gop_size", "1",
+             "--bitrate", "60k"]
+    noise = np.random.default_rng(0).integers(0, 256, (7, 3 * 64 * 48), dtype=np.uint8)
+    pictures = [b"FRAME\n" + bytes(frame) for frame in noise]
+    arrived = threading.Event()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        out = bytearray()
+
+        def read():
+            while data := os.read(process.stdout.fileno(), 1 << 16):
+                out.extend(data)
+                if out.count(SYNC) >= 3:
+                    arrived.set()
+        reader = threading.Thread(target=read)
+        reader.start()
+        process.stdin.write(b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C444\n" + b"".join(pictures[:5]))
+        process.stdin.flush()
+        assert arrived.wait(120)                                    # while the encoder waits for more
+        process.stdin.write(b"".join(pictures[5:]))
+        process.stdin.close()
+        reader.join()
+    frames = list(packets_of(bytes(out)))
+    assert process.returncode == 0 and len(frames) == 7
 
 
 @pytest.mark.parametrize("flags, words", [

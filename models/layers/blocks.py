@@ -83,7 +83,7 @@ class SumFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, 1)
-        return self.conv_out(self.act1(a) + self.act2(b)).add_(x)
+        return self.conv_out(self.act1(a).add_(self.act2(b))).add_(x)
 
 
 class PlainFFN(nn.Module):

@@ -31,13 +31,13 @@ from util.errors import InputError
 MOST_STEPS = 3
 """A change of the base QP at most, unless the contents changed or the buffer would run over."""
 
-SURPRISE = 0.3
+SURPRISE = 0.35
 """The contents changed: |ln| of what a mini-GOP took over what was foreseen."""
 
 GAIN = 0.8
 """Share of the way to the right QP that one change goes: frames of a new QP have a reference of the old one."""
 
-HORIZON = 1.0
+HORIZON = 2.0
 """Buffers' times over which what was taken too much is given back, if that is two mini-GOPs at least."""
 
 MOST_CORRECTION = 0.4
