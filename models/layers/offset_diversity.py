@@ -105,8 +105,9 @@ class OffsetDiversity(nn.Module):
             source = x[:, group * depth:(group + count) * depth].unflatten(1, (count, 1, depth))
             source = source.expand(-1, -1, self.offsets, -1, -1, -1).reshape(-1, depth, height, width)
             moved = warp(source, flows.flatten(0, 1)).view(batch, last - first, depth, height, width)
-            masks = _double(raw[:, 2 * pairs + first:2 * pairs + last]).sigmoid()
-            yield group * depth, self.fusion((moved * masks.unsqueeze(2)).flatten(1, 2), group)
+            masks = _double(raw[:, 2 * pairs + first:2 * pairs + last]).sigmoid_().unsqueeze(2)
+            masked = moved * masks if torch.is_grad_enabled() else moved.mul_(masks)
+            yield group * depth, self.fusion(masked.flatten(1, 2), group)
 
     def residual_offsets(self, raw: Tensor) -> Tensor:
         """Pixels, x and y of each pair, from the first channels of the prediction."""
