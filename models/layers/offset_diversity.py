@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from models.layers.blocks import conv, leaky
 from models.layers.functional import warp
 
-CHUNK_BYTES = 128 << 20
-"""Size of the warped values that exist at a time; all of them would be a gigabyte at 1080p."""
+CHUNK_BYTES = 32 << 20
+"""Size of the warped values that exist at a time. All of them would be a gigabyte at 1080p; and tensors of this size
+use memory again that larger ones ask of the system each time, which takes a third longer."""
 
 
 class Aligned(NamedTuple):
