@@ -21,12 +21,13 @@ from models.catalogue import build_codec
 from models.codec import FrameHeader, VideoCodec
 from models.entropy.training import SampleNoise, TrainingEstimator, round_straight_through
 from util.arithmetic import choose_arithmetic
+from util.errors import InputError
 from util.evaluation.metrics import psnr_of_error
 from util.program import Parser, exit_status
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-from helpers import tiny_model  # noqa: E402
+from helpers import tiny_model, variants  # noqa: E402
 from seeded import seeded_video  # noqa: E402
 
 CODECS = ("dcvc-hem", "st-xct/all", "st-xct/all_depthwise", "dcvc-mip/B", "dcvc-mip/C", "dcvc-mip/D", "dcvc-mip/E")
@@ -86,12 +87,15 @@ def learn(codec: VideoCodec, clip: Tensor, updates: int, rate: float) -> list[tu
 def main() -> None:
     parser = Parser(prog="benchmarks.overfitting", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codecs", nargs="+", default=CODECS)
+    parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="NAME",
+                        choices=("dcvc-hem", "dcvc-mip", "st-xct", *variants()))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1e-3, help="of learning")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.updates < 1:
+        raise InputError(f"--updates {arguments.updates} must be at least 1")
     choose_arithmetic("cpu", arguments.threads)
     clip, rows = moving_clip(3, 64, 64), []
     for seed in arguments.seeds:

@@ -8,6 +8,7 @@ that frame is coded (VmHWM, Linux alone). Columns: medians over the rounds, and 
 """
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
+from benchmarks.machine import peak_memory
 from benchmarks.report import table
 from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
@@ -27,12 +29,6 @@ from util.program import Parser, exit_status, wait_patiently
 
 TAME = 0.5
 """Of the random kernels: as they are drawn, activations of some codecs overflow."""
-
-
-def _memory(field: str) -> float:
-    """GiB, by a field of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2 ** 20
 
 
 def measure(name: str, size: tuple[int, int], threads: int) -> dict:
@@ -50,11 +46,13 @@ def measure(name: str, size: tuple[int, int], threads: int) -> dict:
         memory = codec.remember_frame(frames[0])
         for frame in frames[1:]:
             header = FrameHeader(intra=False, qp=21, size=(height, width))
-            Path("/proc/self/clear_refs").write_text("5")                        # the peak begins anew
-            before, wall, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
-            memory = codec.code_frame(Estimator(), frame, memory, header).memory
-            row = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "before": before,
-                   "peak": _memory("VmHWM")}
+            with peak_memory(arithmetic.device) as before:
+                pass
+            wall, cpu = time.perf_counter(), time.process_time()
+            with peak_memory(arithmetic.device) as peak:
+                memory = codec.code_frame(Estimator(), frame, memory, header).memory
+            row = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "before": before.GiB,
+                   "peak": peak.GiB}
     return row
 
 
@@ -69,6 +67,9 @@ def run(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if not Path("/proc/self/clear_refs").exists():
         raise InputError("peak memory is read from /proc, which only Linux has; run this there")
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", arguments.size) or arguments.rounds < 1:
+        raise InputError(f"--size {arguments.size} --rounds {arguments.rounds}: give WIDTHxHEIGHT, such as 416x240, "
+                         "and one round at least")
     width, height = map(int, arguments.size.split("x"))
     if arguments.one:
         print(json.dumps(measure(arguments.models[0], (height, width), arguments.threads)))

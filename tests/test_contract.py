@@ -5,6 +5,7 @@ that ship owe the same (`-m slow`).
 """
 import io
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 
@@ -159,15 +160,16 @@ def test_streams_decode_and_are_as_large_as_their_estimate(model, codec):
     decoded = list(codec.decode(io.BytesIO(stream_of(parts))))
     estimators = [Estimator() for _ in range(4)]
     code(model, source(4), estimators)
-    for part, frame, estimator in zip(parts[1:-1], decoded, estimators, strict=True):
+    prices = [Prices(codec.tables) for _ in range(4)]
+    code(model, source(4), prices)
+    for part, frame, estimator, price in zip(parts[1:-1], decoded, estimators, prices, strict=True):
         assert frame.matches and torch.equal(part.frame, frame.frame)
         assert sum(part.bits.values()) % 8 == 0 and part.bits == frame.bits
         for latent in model.latents(part.header.intra):
             size, bits = part.bits[latent.name], estimator.bits[latent.name].item()
             # Rounding to bytes, the length, and the state that the coder ends with; an unlikely symbol may cost less
-            # than its estimate, which has a floor, and where all are (seeded weights) the digits of escapes cost more.
-            most = 1.02 * bits + 64 if bits < 12 * math.prod(latent.shape(SIZE)) else math.inf
-            assert 0.5 * bits <= size <= most, (latent, size, bits)
+            # than its estimate, which has a floor, and far out more: what its table and the digits of its escape say.
+            assert 0.5 * bits <= size <= 1.02 * max(bits, price.bits_of[latent.name]) + 64, (latent, size, bits)
 
 
 class Prices(StreamEncoder):
@@ -177,12 +179,14 @@ class Prices(StreamEncoder):
         likely: bits of the symbols that are in their tables and have a probability of 2^-LIMIT at least, by
             (distribution, table): [2] float; `count` of them.
         rest: the same of the others; the digits of an escape are left out of the second.
+        bits_of: by latent, what its tables and the digits of its escapes cost: a sign, how many digits there are (each
+            number of them a factor of sqrt(2) rarer than the one before), and the digits.
     """
     LIMIT = 12
 
     def __init__(self, tables):
         super().__init__(tables)
-        self.likely, self.rest, self.count = np.zeros(2), np.zeros(2), 0
+        self.likely, self.rest, self.count, self.bits_of = np.zeros(2), np.zeros(2), 0, Counter()
 
     def code(self, residual, scale, distribution, name):
         symbols = super().code(residual, scale, distribution, name)
@@ -201,6 +205,9 @@ class Prices(StreamEncoder):
         escaped = (place < 1) | (place > tables.count[index])
         paid = np.array([PRECISION - math.log2(tables.frequencies[table][0 if outside else entry])
                          for table, entry, outside in zip(index, place, escaped)])
+        excess = np.where(place < 1, -place, place - tables.count[index] - 1)[escaped]
+        digits = np.floor(np.log2(excess + 1))
+        self.bits_of[name] += paid.sum() + (1 - math.log2(1 - 0.5 ** 0.5) + 1.5 * digits).sum()
         said = bits.flatten().double().numpy()
         likely = (said <= self.LIMIT) & ~escaped
         assert not escaped[said <= 8].any(), "a tail holds 2^-9 at most"
