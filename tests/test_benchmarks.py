@@ -10,7 +10,7 @@ import torch
 from torch.profiler import record_function
 
 import HyTIP as program
-from benchmarks import gpu_day, jobs
+from benchmarks import gpu_day, jobs, overfitting, p_frame
 from benchmarks.__main__ import main, parse
 from benchmarks.__main__ import measure as measure_elsewhere
 from benchmarks.coding import KINDS, PARTS, Bench, Setting
@@ -19,7 +19,7 @@ from benchmarks.networks import ConditionalFrame, Rounding, eager, macs_per_fram
 from benchmarks.report import markdown
 from benchmarks.spans import SPANS, add_up, spans
 from benchmarks.startup import LIMITS, cpu_seconds
-from helpers import TINY_FLAGS, seeded_model, tiny_config
+from helpers import TINY, TINY_FLAGS, seeded_model, tiny_config
 from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.arithmetic import Arithmetic
@@ -212,6 +212,19 @@ def test_what_a_gpu_is_waited_for_is_not_the_span_s():
               ("cudaMemcpyAsync", 120, 150), ("cudaStreamSynchronize", 150, 180), ("cudaStreamSynchronize", 205, 300),
               ("io", 300, 310)]
     assert add_up(events) == {"entropy": 0, "transfer": pytest.approx(40e-6), "checksum": 0, "io": pytest.approx(1e-5)}
+
+
+def test_a_p_frame_is_measured():
+    row = p_frame.measure(str(TINY / "dcvc-hem.yml"), (60, 50), 1)
+    assert row["wall"] > 0 and row["cpu"] > 0 and (row["peak"] is None or row["peak"] >= row["before"] > 0.1)
+
+
+def test_codecs_learn_a_clip_from_equal_starts():
+    clip = overfitting.moving_clip(2, 64, 64)
+    assert not torch.equal(clip[0], clip[1]) and torch.equal(clip[0][:, 2:, 3:], clip[1][:, :-2, :-3])
+    base, joined = (overfitting.learn(overfitting.fresh(name, 0), clip, 3, 1e-3) for name in ("dcvc-hem", "st-xct"))
+    assert base[0] == pytest.approx(joined[0], rel=1e-5)           # new places are identities
+    assert base[-1][0] < base[0][0] and joined[-1][0] < joined[0][0]
 
 
 # A first day on a GPU
