@@ -113,3 +113,10 @@ def test_motion_below_full_resolution(scale):
         block[-1].bias.copy_(torch.tensor([1.0, -1.0]))
     flow = network(*frames[..., :50, :70])
     torch.testing.assert_close(flow, scale * torch.tensor([7.0, -7.0]).view(1, 2, 1, 1).expand(1, 2, 50, 70))
+
+
+def test_the_frame_generator_has_as_many_u_nets_as_configured():
+    def u_nets(model: str) -> list[str]:
+        return [name for name, _ in codec_of(model).inter.recon_generation_net.named_children() if "unet" in name]
+    assert u_nets("small") == ["unet_1", "unet_2"]                 # the released names
+    assert u_nets(str(ROOT / "config/small_next/hytip.yml")) == ["unet_1"]
