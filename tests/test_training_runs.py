@@ -23,7 +23,7 @@ from util.training.main import train
 
 LOSS = {"R": "rate", "D": "distortion"}
 PHASES = {"first": {"end_epoch": 2, "stage": "2Pframes", "mode": "residual", "frozen_modules": ["inter.prior"],
-                    "loss_on": LOSS, "milestones": [1]},
+                    "loss_on": LOSS, "milestones": [1], "lr_factors": {"inter.synthesis": 0.5}},
           "second": {"end_epoch": 3, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 1, "train_len": 0.8,
                      "loss_on": {"R": "rate", "D": "frame_weight*distortion"}}}
 
@@ -120,6 +120,16 @@ def test_a_killed_run_resumes_to_the_same_bits(run_options, uninterrupted, monke
     made = (run_options.results / "HyTIP" / "checkpoints").glob("*.pth.tar")
     train(replace(run_options, save_minutes=0, restore="resume") if list(made) else run_options)
     assert_same_end(run_options.results, uninterrupted)
+
+
+def test_other_factors_cannot_take_over_in_the_middle_of_a_phase(run_options, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dies_at(patch, trainer.Trainer, "update", 2, after=True)
+        train(replace(run_options, save_minutes=0))
+    phases = {**PHASES, "first": {**PHASES["first"], "lr_factors": {}}}
+    changed = phase_file(run_options.train_conf.with_name("changed.yml"), phases)
+    with pytest.raises(InputError, match="phase first trained other parts, or with other lr_factors, when"):
+        train(replace(run_options, restore="resume", train_conf=changed))
 
 
 def run_program(options):
@@ -325,7 +335,7 @@ def test_corrupt_clips_are_reported_once(tmp_path, toy, capsys):
     ({"train_data": "nowhere"}, "no training clips of folder below nowhere"),
     ({"feature_channel": 0}, "--feature_channel 0 must be at least 1")])
 def test_bad_flags_end_before_training(tmp_path, configs, clips, changes, message):
-    phases = {name: {**phase, "frozen_modules": ["MENet"]} for name, phase in PHASES.items()}
+    phases = {name: {**phase, "frozen_modules": ["MENet"], "lr_factors": {}} for name, phase in PHASES.items()}
     run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", phases),
                   crop_size=32)
     with pytest.raises(InputError, match=message) as caught:

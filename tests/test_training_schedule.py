@@ -1,5 +1,6 @@
 """Phase files and recipes: the contract of the twelve steps, Table A6, the JSON form, and bad files."""
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 
 from helpers import ROOT
 from util.errors import InputError
-from util.training.main import train
+from util.training.main import options_of_step, train
 from util.training.options import TrainingOptions
 from util.training.schedule import TRAIN_CFG, find_file, read_phases, read_schedule, shortened
 
@@ -115,6 +116,9 @@ PHASE = {"end_epoch": 2, "stage": "fullgop", "RNN": 0, "batch_size": 2, "lr": 1e
     ({"loss_on": {"R": "None", "D": "1_0_0_0/1"}}, "does not fit stage"),
     ({"frozen_modules": "MENet"}, "frozen_modules 'MENet' cannot be used"),
     ({"re-activate_modules": [["Residual"]]}, "re-activate_modules"),
+    ({"lr_factors": ["MENet"]}, "lr_factors .'MENet'. cannot be used"),
+    ({"lr_factors": {"MENet": 0}}, "lr_factors: MENet 0.0 must be above 0; frozen_modules leaves parts"),
+    ({"balance": -0.5}, "balance -0.5 is outside 0..1"),
     ({"stage": None}, "stage None cannot be used"),
     ({"end_epoch": 0}, "end_epoch 0 lies before")])
 def test_bad_phases_are_named(tmp_path, change, message):
@@ -168,3 +172,10 @@ def test_steps_repeat_nothing(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             read_schedule(path)
+
+
+def test_a_step_may_keep_an_average():
+    """Unless the flag says which."""
+    step = replace(STEPS[0], ema=0.99)
+    assert [options_of_step(TrainingOptions(ema=ema), step, None).ema for ema in (0.0, 0.5)] == [0.99, 0.5]
+    assert options_of_step(TrainingOptions(), STEPS[0], None).ema == 0

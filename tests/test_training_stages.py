@@ -127,6 +127,21 @@ def test_wrong_names_are_refused(settings, message):
         network().select(phase_with(**settings))
 
 
+def test_parts_learn_at_rates_of_their_own():
+    """The last part that names a parameter decides; each is in one group."""
+    model = network()
+    phase = phase_with(frozen=("MENet",), lr_factors=(("Residual", 0.5), ("Residual.q_encoder", 3.0)))
+    chosen = model.select(phase)
+    groups = model.groups(chosen, phase)
+    names = {id(parameter): name for name, parameter in chosen.items()}
+    found = {names.pop(id(parameter)): group["factor"] for group in groups for parameter in group["params"]}
+    assert not names and {group["factor"] for group in groups} == {1.0, 0.5, 3.0}
+    assert all(factor == (3.0 if name == "Residual.q_encoder" else 0.5 if name.startswith("Residual.") else 1.0)
+               for name, factor in found.items())
+    with pytest.raises(InputError, match="lr_factors names 'MENet', of which it trains nothing"):
+        model.groups(chosen, phase_with(frozen=("MENet",), lr_factors=(("MENet", 0.5),)))
+
+
 def test_a_head_needs_an_implicit_feature():
     with pytest.raises(InputError, match="--Pretrain_frame_feature"):
         seeded_network(tiny_config(*EXPLICIT), head=True)
@@ -149,3 +164,16 @@ def test_mixed_precision_stays_close():
     (exact, gradient), (mixed, rough) = results[False], results[True]
     assert mixed == pytest.approx(exact, rel=0.05) and mixed != exact
     assert torch.cosine_similarity(gradient, rough, dim=0) > 0.95
+
+
+@torch.no_grad()
+def test_the_balance_of_rates():
+    """Weights of the samples' losses, by lambdas a hundred times apart; 1 in the middle."""
+    phase = phase_with(max_p_frames=1, lambdas=(0.001, 0.1))
+    model = network()
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=TYPES)
+    frames = (seeded_video(2, 64, 64, 21) * 255).round().byte().expand(2, -1, -1, -1, -1)
+    plain, half = (ClipLoss(model, plan, phase.loss(()), anchor=0, quality_level=5, lambdas=phase.lambdas,
+                            balance=balance)(frames, torch.tensor([0, 63]), torch.tensor([1, 2]))[0]
+                   for balance in (0.0, 0.5))
+    torch.testing.assert_close(half / plain, torch.tensor([10 ** 0.5, 10 ** -0.5]))

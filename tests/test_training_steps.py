@@ -64,3 +64,16 @@ def test_clipping_by_norm():
     steps.take(torch.tensor(1.0), torch.zeros(1))
     state, = steps.optimizer.state.values()
     assert state["exp_avg"].tolist() == pytest.approx([0.06, -0.08], rel=1e-4)      # a tenth of the clipped gradient
+
+
+def test_a_factor_of_the_learning_rate():
+    """Adam's first step is as long as the learning rate, whatever the gradient; the rate of a group is a multiple."""
+    slow, usual = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    steps = OptimizerSteps([{"params": [slow], "factor": 0.1}, {"params": [usual]}], 1.0, 0)
+    steps.set_rate(0.5)
+    for parameter in (slow, usual):
+        parameter.grad = torch.tensor([2.0, -0.3])
+    steps.take(torch.tensor(1.0), torch.zeros(1))
+    torch.testing.assert_close(slow.detach(), torch.tensor([-0.05, 0.05]))
+    torch.testing.assert_close(usual.detach(), torch.tensor([-0.5, 0.5]))
+    assert steps.lr == 0.5

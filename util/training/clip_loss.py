@@ -19,12 +19,13 @@ class ClipLoss(nn.Module):
         anchor: the intra rate of a single-rate model.
         quality_level: 2..5, for lambda.
         lambdas: of a variable-rate model (`Distortion.lambdas_of_rates`), instead of those of the quality level.
+        balance: weight of a sample's loss, as in `Phase`; of variable-rate models.
         ssim: distortion is MS-SSIM.
         amp: compute in bfloat16 where that is safe.
     """
 
-    def __init__(self, network: TrainedNetwork, plan: StagePlan, loss: Loss, *, anchor: int,
-                 quality_level: int, lambdas: tuple[float, ...] | None = None, ssim: bool = False, amp: bool = False):
+    def __init__(self, network: TrainedNetwork, plan: StagePlan, loss: Loss, *, anchor: int, quality_level: int,
+                 lambdas: tuple[float, ...] | None = None, balance: float = 0.0, ssim: bool = False, amp: bool = False):
         super().__init__()
         self.network = network
         distortion = Distortion(ssim)
@@ -34,7 +35,7 @@ class ClipLoss(nn.Module):
         device = next(network.parameters()).device
         self.register_buffer("_lambdas", distortion.lambdas_of_rates(quality_level, lambdas).to(device) if variable
                              else None, persistent=False)
-        self._lambda = distortion.lambda_of_level(quality_level)
+        self._lambda, self._balance = distortion.lambda_of_level(quality_level), balance
 
     def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor) -> tuple[Tensor, Terms]:
         """Loss (B,) and, without gradient, the mean of each term over the P-frames (B,).
@@ -49,7 +50,10 @@ class ClipLoss(nn.Module):
         with self._arithmetic():
             results = self._coder(clips)
         means = {name: sum(terms[name].detach() for terms in results) / len(results) for name in results[0]}
-        return self._loss.value(results, scale), means
+        loss = self._loss.value(results, scale)
+        if variable and self._balance:
+            loss = loss * (self._lambdas.log().mean().exp() / self._lambdas[qp]) ** self._balance
+        return loss, means
 
     def _arithmetic(self) -> AbstractContextManager:
         if not self._amp:

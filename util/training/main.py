@@ -193,7 +193,7 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              "grid")
         if options.ssim and crop_size <= MS_SSIM_SIDE:
             raise InputError(f"--crop_size {crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
-        network.select(phase)
+        network.groups(network.select(phase), phase)
         options.frame_types(phase.p_frames + 1)
         terms = phase.rate.terms | phase.distortion.terms
         if "feature_frame_distortion" in terms and network.head is None:
@@ -254,7 +254,7 @@ def options_of_step(options: TrainingOptions, step: Step, previous: str | None) 
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
         restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,
-        seed=options.seed if step.seed is None else step.seed, rates_from=step.rates_from,
+        seed=options.seed if step.seed is None else step.seed, ema=options.ema or step.ema, rates_from=step.rates_from,
         iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,
         index_map=step.index_map or TrainingOptions.index_map,
         index_map_training=step.index_map_training or TrainingOptions.index_map_training,

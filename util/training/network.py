@@ -2,7 +2,7 @@
 
 Names here are `network.part`, e.g. `Residual.feature_adaptor.0.weight`: the released names without `module.net`.
 """
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,22 @@ class TrainedNetwork(nn.Module):
         for parameter in chosen.values():
             parameter.requires_grad_(True)
         return chosen
+
+    def groups(self, chosen: Mapping[str, nn.Parameter], phase: Phase) -> list[dict]:
+        """The chosen parameters as Adam's groups, one for each factor of the learning rate; the last part that names a
+        parameter decides.
+
+        Raises:
+            InputError: a part of the phase's `lr_factors` has none of them.
+        """
+        result: dict[float, list[nn.Parameter]] = {}
+        for part, _ in phase.lr_factors:
+            if not any(_belongs(name, part) for name in chosen):
+                raise InputError(f"phase {phase.name}: lr_factors names {part!r}, of which it trains nothing")
+        for name, parameter in chosen.items():
+            factor = next((factor for part, factor in reversed(phase.lr_factors) if _belongs(name, part)), 1.0)
+            result.setdefault(factor, []).append(parameter)
+        return [{"params": parameters, "factor": factor} for factor, parameters in result.items()]
 
     def layout(self, **extra) -> dict:
         """The released layout, with the head; `extra` as in `util.checkpoint.released_layout`."""

@@ -38,6 +38,7 @@ class Phase:
         rate, distortion: the two sides of `loss_on`.
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
         frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
+        lr_factors: (part, factor) pairs: learning rates of networks or parts of them, as multiples of the phase's.
         reactivated: (network, substring) pairs: parameters that are trained although `frozen` names them.
         milestones: epochs of the phase after which the learning rate is multiplied by `gamma`.
         final_lr: where the learning rate ends, falling from `lr` step by step along half a cosine.
@@ -49,6 +50,8 @@ class Phase:
         clips: folders below the training data to take clips from, each as often as the others; all where empty.
         lambdas: of QP 0 and QP 63 of variable-rate models, or of more QPs at equal distances, instead of those of the
             quality level.
+        balance: each sample's loss counts (middle lambda / its lambda) ** balance times: with 0 high rates weigh most,
+            as their losses are larger; with 0.5 all rates weigh much the same. Variable-rate models.
         validate: whether epochs end with a validation; it means nothing while networks are still missing.
     """
     name: str
@@ -65,6 +68,7 @@ class Phase:
     train_len: float = 1.0
     frozen: tuple[str, ...] = ()
     reactivated: tuple[tuple[str, str], ...] = ()
+    lr_factors: tuple[tuple[str, float], ...] = ()
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     final_lr: float | None = None
@@ -76,6 +80,7 @@ class Phase:
     amp: str | None = None
     clips: tuple[str, ...] = ()
     lambdas: tuple[float, ...] | None = None
+    balance: float = 0.0
     validate: bool = True
 
     @property
@@ -153,6 +158,12 @@ class Phase:
         if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
             raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
                              f"{self.clip_norm} above 0")
+        if not 0 <= self.balance <= 1:
+            raise InputError(f"phase {self.name}: balance {self.balance} is outside 0..1")
+        for part, factor in self.lr_factors:
+            if not factor > 0:
+                raise InputError(f"phase {self.name}: lr_factors: {part} {factor} must be above 0; frozen_modules "
+                                 "leaves parts as they are")
         if not self.skip_above > 0:
             raise InputError(f"phase {self.name}: skip_above {self.skip_above} must be above 0")
         if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
@@ -179,15 +190,17 @@ assert _TERMS_ALONE.keys() == set(ALONE)
 
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
-         "frozen_modules": "frozen", "re-activate_modules": "reactivated", "milestones": "milestones",
-         "gamma": "gamma", "final_lr": "final_lr", "warmup_steps": "warmup_steps", "clip_norm": "clip_norm",
+         "frozen_modules": "frozen", "re-activate_modules": "reactivated", "lr_factors": "lr_factors",
+         "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr", "warmup_steps": "warmup_steps",
+         "clip_norm": "clip_norm",
          "skip_above": "skip_above", "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
-         "amp": "amp", "clips": "clips", "lambdas": "lambdas", "validate": "validate"}
+         "amp": "amp", "clips": "clips", "lambdas": "lambdas", "balance": "balance", "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
           "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
-          "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str}
+          "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str,
+          "balance": float}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:
@@ -264,12 +277,14 @@ def _value(path: Path, name: str, key: str, value: Any) -> Any:
             return _true_or_false(value)
         if field == "reactivated":
             return tuple((str(module), str(part)) for module, part in map(_listed, _listed(value)))
+        if field == "lr_factors":
+            return tuple((str(part), float(factor)) for part, factor in value.items())
         if field == "milestones":
             return tuple(map(int, _listed(value)))
         if isinstance(value, bool) or value is None:
             raise ValueError
         return _KINDS[field](value)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise InputError(f"{path}: phase {name}: {key} {value!r} cannot be used; see the files in train_cfg/"
                          ) from None
 
@@ -312,6 +327,7 @@ class Step:
         model: instead of `--model`; files of its parts are looked for in `--config_dir`.
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
+        ema: where `--ema` is not given.
         rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
         changes: other values for some of the model's parameters, e.g. {inter: {no_context: true}}.
     """
@@ -335,6 +351,7 @@ class Step:
     train_dataset: str | None = None
     after: str | None = None
     seed: int | None = None
+    ema: float = 0.0
     rates_from: tuple[float, ...] = ()
     changes: dict[str, Any] | None = None
 

@@ -36,18 +36,27 @@ class OptimizerSteps:
     """Takes steps with Adam.
 
     Args:
-        parameters: those that are trained.
+        groups: of the parameters that are trained, as of `torch.optim.Adam`; the learning rate of each is the phase's
+            times its `factor`.
         lag: steps that the host may be behind the device: 0 waits for each; 1 lets a GPU go on.
         clip_norm: bound of the norm of all gradients, in place of GRADIENT_BOUND for each value.
         skip_above: a step with a larger loss is left out.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, lag: int, clip_norm: float | None = None,
+    def __init__(self, groups: Sequence[dict], lr: float, lag: int, clip_norm: float | None = None,
                  skip_above: float = HUGE_LOSS):
-        self.optimizer = Adam(parameters, lr=lr, fused=True)
-        self._parameters, self._lag, self._clip_norm = list(parameters), lag, clip_norm
+        self.optimizer = Adam(groups, lr=lr, fused=True)
+        self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.set_rate(lr)
+        self._lag, self._clip_norm = lag, clip_norm
         self._skip_above = skip_above
         self._pending: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+
+    def set_rate(self, lr: float) -> None:
+        """The learning rate from the next step on, before the factors of groups."""
+        self.lr = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("factor", 1.0)
 
     def take(self, loss: Tensor, sums: Tensor) -> None:
         """One step, or its omission, with the gradients that are there; they are gone afterwards.

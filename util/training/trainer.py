@@ -119,19 +119,28 @@ class Trainer:
             self._finish_epoch(phase)
 
     def begin(self, phase: Phase) -> None:
-        """Choose the parameters; a new Adam, or the one of the interrupted run."""
-        chosen = list(self.network.select(phase).values())
-        self.steps = OptimizerSteps(chosen, phase.lr, lag=lag_of(self.team.device), clip_norm=phase.clip_norm,
-                                    skip_above=phase.skip_above)
+        """Choose the parameters; a new Adam, or the one of the interrupted run.
+
+        Raises:
+            InputError: the interrupted phase had other parameters or factors.
+        """
+        chosen = self.network.select(phase)
+        self.steps = OptimizerSteps(self.network.groups(chosen, phase), phase.lr, lag=lag_of(self.team.device),
+                                    clip_norm=phase.clip_norm, skip_above=phase.skip_above)
         if self._resumed is not None and self.progress.phase == phase.name:
-            self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
+            try:
+                self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
+            except ValueError:
+                raise InputError(f"phase {phase.name} trained other parts, or with other lr_factors, when it was "
+                                 "interrupted; put them back as they were, or go back to the epoch before the phase "
+                                 "with --restore resume --restore_exp_epoch N") from None
         self._resumed = None
         self.progress.phase = phase.name
         loss = loss_of_phase(self.options, phase, self.network, self.setup.anchor)
         example = example_of_phase(phase, phase.crop_size or self.options.crop_size, self.team.device)
         self.module = self.team.share(loss, *example, static=self.options.accumulate == 1)
         self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
-                      f"{sum(p.numel() for p in chosen):,} parameters")
+                      f"{sum(p.numel() for p in chosen.values()):,} parameters")
 
     def _train_epoch(self, phase: Phase) -> None:
         """The rest of the current epoch.
@@ -160,8 +169,7 @@ class Trainer:
                     now = time.monotonic()
                     self.progress.seconds += now - started
                     started = now
-                    for group in self.steps.optimizer.param_groups:
-                        group["lr"] = phase.lr_at(self.progress.epoch, part.step, steps)
+                    self.steps.set_rate(phase.lr_at(self.progress.epoch, part.step, steps))
                     self.update(sums, bar)
                     sums = None
             self._grant(self._account(self.steps.drain(), bar), bar)
@@ -261,7 +269,7 @@ class Trainer:
         """
         progress, loss, best = self.progress, math.nan, False
         if self.records:
-            self.records.epoch(progress, self.steps.optimizer.param_groups[0]["lr"], self._means(),
+            self.records.epoch(progress, self.steps.lr, self._means(),
                                phase.p_frames + 1, self.team.peak_memory())
         self.team.say(f"epoch {progress.epoch}: {progress_text(self._means(), self.options.ssim)}, {progress.samples} "
                       f"samples in {progress.seconds:.1f} s, {progress.skipped} steps skipped so far")
@@ -301,8 +309,8 @@ def loss_of_phase(options: TrainingOptions, phase: Phase, network: TrainedNetwor
     plan = phase.stage_plan(variable_rate=not network.codec.single_rate, through_references=options.FGOP_Inter_XtRNN,
                             frame_types=options.frame_types(phase.p_frames + 1))
     return ClipLoss(network, plan, phase.loss(options.frame_weight), anchor=anchor,
-                    quality_level=options.quality_level, lambdas=phase.lambdas, ssim=options.ssim,
-                    amp=(phase.amp or options.amp) == "bfloat16")
+                    quality_level=options.quality_level, lambdas=phase.lambdas, balance=phase.balance,
+                    ssim=options.ssim, amp=(phase.amp or options.amp) == "bfloat16")
 
 
 def example_of_phase(phase: Phase, side: int, device: torch.device, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
