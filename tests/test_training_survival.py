@@ -29,10 +29,12 @@ from util.training.checkpoints import Checkpoints
 from util.training.clip_loss import ClipLoss
 from util.training.distributed import Team
 from util.training.losses import Distortion, LossExpression
-from util.training.main import train
+from util.training.main import new_codec, train
+from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
-from util.training.schedule import Phase, shortened
+from util.training.schedule import Phase, read_phases, shortened
 from util.training.stages import ClipCoder, Clips, StagePlan
+from util.training.start import start
 from util.training.validation import Validation, rate_points
 
 LOSS = {"R": "rate", "D": "distortion"}
@@ -127,6 +129,39 @@ def ask_the_leader() -> None:
 
 def refuse(rank: int) -> None:
     raise InputError(f"refused by {rank}")
+
+
+class Follower(Team):
+    """A process that sees a file which the leader's machine does not show yet."""
+
+    def __init__(self, early: Path):
+        super().__init__("cpu")
+        self.early, self.said = early, []
+
+    def led(self, question):
+        hidden = self.early.rename(self.early.with_suffix(".hidden"))
+        try:
+            return question()
+        finally:
+            hidden.rename(self.early)
+
+    def say(self, message):
+        self.said.append(message)
+
+
+@pytest.mark.parametrize(("restore", "said"), [("resume", "--restore resume: {}, epoch 2, step 1"),
+                                               ("same", "--restore same: from {}")])
+def test_all_start_from_the_checkpoint_that_the_leader_sees(run, restore, said):
+    phases = {"p": {"end_epoch": 2, "stage": "1Pframe", "batch_size": STEPS, "loss_on": LOSS}}
+    run = replace(run, train_conf=phase_file(run.train_conf.with_name("two.yml"), phases))
+    train(run)
+    files = Checkpoints(run.results, run.experiment_name)
+    files.last.unlink(missing_ok=True)
+    follower = Follower(files.of_epoch(2))
+    run = replace(run, restore=restore, restore_exp_key=run.experiment_name)
+    last = read_phases(run.train_conf)[-1]
+    start(run, last, TrainedNetwork(new_codec(run)), Checkpoints(run.results, "next"), follower)
+    assert said.format(files.of_epoch(1)) in follower.said
 
 
 def test_what_a_phase_does_not_use_is_frozen_between_processes(tmp_path):
