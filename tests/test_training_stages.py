@@ -142,6 +142,22 @@ def test_parts_learn_at_rates_of_their_own():
         model.groups(chosen, phase_with(frozen=("MENet",), lr_factors=(("MENet", 0.5),)))
 
 
+def test_wide_layers_learn_at_lower_rates():
+    """In proportion to the inputs of a weight above the bound; biases, gains and narrow layers at the whole rate."""
+    model = network()
+    phase = phase_with(lr_inputs=20, lr_factors=(("Residual", 0.5),))
+    chosen = model.select(phase)
+    names = {id(parameter): name for name, parameter in chosen.items()}
+    found = {names[id(parameter)]: group["factor"] for group in model.groups(chosen, phase)
+             for parameter in group["params"]}
+    assert found["Residual.recon_generation_net.recon_conv.bias"] == found["Residual.q_encoder"] == 0.5
+    weights = {name: chosen[name][0].numel() for name in ("Residual.recon_generation_net.recon_conv.weight",
+                                                          "Residual.feature_adaptor_I.weight")}
+    assert max(weights.values()) > 20
+    assert {name: found[name] for name in weights} == {
+        name: pytest.approx(0.5 * min(1, 20 / inputs)) for name, inputs in weights.items()}
+
+
 def test_a_head_needs_an_implicit_feature():
     with pytest.raises(InputError, match="--Pretrain_frame_feature"):
         seeded_network(tiny_config(*EXPLICIT), head=True)

@@ -98,18 +98,24 @@ class TrainedNetwork(nn.Module):
         return chosen
 
     def groups(self, chosen: Mapping[str, nn.Parameter], phase: Phase) -> list[dict]:
-        """The chosen parameters as Adam's groups, one for each factor of the learning rate; the last part that names a
-        parameter decides.
+        """The chosen parameters as Adam's groups, one for each factor of the learning rate.
+
+        The factor is that of the last part of `lr_factors` that names a parameter, and of weights with more inputs than
+        `lr_inputs` lower in proportion.
 
         Raises:
             InputError: a part of the phase's `lr_factors` has none of them.
         """
         result: dict[float, list[nn.Parameter]] = {}
+        inputs = {id(module.weight): module.weight[0].numel() for module in self.modules()
+                  if isinstance(module, (nn.Conv2d, nn.Linear))}
         for part, _ in phase.lr_factors:
             if not any(_belongs(name, part) for name in chosen):
                 raise InputError(f"phase {phase.name}: lr_factors names {part!r}, of which it trains nothing")
         for name, parameter in chosen.items():
             factor = next((factor for part, factor in reversed(phase.lr_factors) if _belongs(name, part)), 1.0)
+            if phase.lr_inputs and id(parameter) in inputs:
+                factor *= min(1.0, phase.lr_inputs / inputs[id(parameter)])
             result.setdefault(factor, []).append(parameter)
         return [{"params": parameters, "factor": factor} for factor, parameters in result.items()]
 

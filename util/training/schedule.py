@@ -39,6 +39,9 @@ class Phase:
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
         frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
         lr_factors: (part, factor) pairs: learning rates of networks or parts of them, as multiples of the phase's.
+        lr_inputs: inputs per output of a convolution or linear layer up to which its weights have the whole learning
+            rate; with more it falls in proportion, as a step moves the output by about rate x inputs (the width scaling
+            of Adam in Yang et al., Tensor Programs V, 2021, Table 3). None: all have the same.
         reactivated: (network, substring) pairs: parameters that are trained although `frozen` names them.
         milestones: epochs of the phase after which the learning rate is multiplied by `gamma`.
         final_lr: where the learning rate ends, falling from `lr` step by step along half a cosine.
@@ -69,6 +72,7 @@ class Phase:
     frozen: tuple[str, ...] = ()
     reactivated: tuple[tuple[str, str], ...] = ()
     lr_factors: tuple[tuple[str, float], ...] = ()
+    lr_inputs: int | None = None
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     final_lr: float | None = None
@@ -158,6 +162,8 @@ class Phase:
         if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
             raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
                              f"{self.clip_norm} above 0")
+        if self.lr_inputs is not None and self.lr_inputs < 1:
+            raise InputError(f"phase {self.name}: lr_inputs {self.lr_inputs} must be at least 1")
         if not 0 <= self.balance <= 1:
             raise InputError(f"phase {self.name}: balance {self.balance} is outside 0..1")
         for part, factor in self.lr_factors:
@@ -191,16 +197,16 @@ assert _TERMS_ALONE.keys() == set(ALONE)
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
          "frozen_modules": "frozen", "re-activate_modules": "reactivated", "lr_factors": "lr_factors",
-         "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr", "warmup_steps": "warmup_steps",
-         "clip_norm": "clip_norm",
-         "skip_above": "skip_above", "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
+         "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
+         "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
+         "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
          "amp": "amp", "clips": "clips", "lambdas": "lambdas", "balance": "balance", "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
           "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
           "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str,
-          "balance": float}
+          "balance": float, "lr_inputs": int}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:
