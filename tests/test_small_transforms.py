@@ -12,7 +12,6 @@ from dataloader.source import PngFolder
 from helpers import ROOT
 from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
-from models.flow.spynet import MotionEstimation, MotionEstimationConfig
 from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
 from util.demo import CLIP
@@ -93,26 +92,6 @@ def test_the_budget(wide):
     config = wide.config
     assert config.inter.has_mask and config.inter.has_ctm and not config.inter.no_context and config.variable_rate
     assert all(vars(config.inter.buffer).values()) and all(vars(config.motion.buffer).values())
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_motion_below_full_resolution(scale):
-    """The flow of smaller frames, enlarged, in pixels of the frame, of any size: each level doubles it and adds 1."""
-    torch.manual_seed(0)
-    network = MotionEstimation(MotionEstimationConfig(hidden_channels=(2, 2, 2, 2), levels=3, finest_scale=scale))
-    full = MotionEstimation(MotionEstimationConfig(hidden_channels=(2, 2, 2, 2), levels=3))
-    full.load_state_dict(network.state_dict())
-    frames = torch.rand(2, 1, 3, 64, 96)
-    enlarged = full(*(F.avg_pool2d(frame, scale) for frame in frames))
-    if scale > 1:
-        enlarged = scale * F.interpolate(enlarged, scale_factor=scale, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(network(*frames), enlarged)
-    for block in network.Blocks:
-        block[-1].weight.zero_()
-        block[-1].bias.copy_(torch.tensor([1.0, -1.0]))
-    flow = network(*frames[..., :50, :70])
-    torch.testing.assert_close(flow, scale * torch.tensor([7.0, -7.0]).view(1, 2, 1, 1).expand(1, 2, 50, 70))
 
 
 def test_the_frame_generator_has_as_many_u_nets_as_configured():

@@ -22,12 +22,10 @@ class MotionEstimationConfig:
     Attributes:
         hidden_channels: widths of the four hidden 7x7 convolutions of each block.
         levels: pyramid levels, each with a block of its own.
-        finest_scale: where the last of them works: at 1 / finest_scale of the frame, from where the flow is enlarged.
     """
     architecture = "MENet"
     hidden_channels: tuple[int, ...] = (32, 64, 32, 16)
     levels: int = 5
-    finest_scale: int = 1
 
     def __post_init__(self):
         require(len(self.hidden_channels) == 4, "hidden_channels must have 4 entries")
@@ -41,7 +39,6 @@ class MotionEstimation(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor((0.406, 0.456, 0.485)).view(3, 1, 1))
         self.register_buffer("std", torch.tensor((0.225, 0.224, 0.229)).view(3, 1, 1))
-        self.finest_scale = config.finest_scale
         self.Blocks = nn.ModuleList(self._block((8, *config.hidden_channels, 2)) for _ in range(config.levels))
 
     @staticmethod
@@ -54,12 +51,9 @@ class MotionEstimation(nn.Module):
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:
         """The flow such that warp(reference, flow) resembles current. Any size; padded inside."""
         pair = torch.cat([(x - self.mean) / self.std for x in (current, reference)], 1)
-        finest = pad_to_multiple(pair, self.finest_scale * 2 ** (len(self.Blocks) - 1))
-        pyramid = [F.avg_pool2d(finest, self.finest_scale) if self.finest_scale > 1 else finest]
+        pyramid = [pad_to_multiple(pair, 2 ** (len(self.Blocks) - 1))]
         for _ in self.Blocks[1:]:
             pyramid.insert(0, F.avg_pool2d(pyramid[0], 2))
         flow = coarse_to_fine([level.chunk(2, 1) for level in pyramid], self.Blocks)
-        if self.finest_scale > 1:
-            flow = self.finest_scale * F.interpolate(flow, finest.shape[-2:], mode="bilinear", align_corners=False)
         return crop(flow, pair.shape[-2:])
 
