@@ -23,7 +23,7 @@ from util.training.main import train
 
 LOSS = {"R": "rate", "D": "distortion"}
 PHASES = {"first": {"end_epoch": 2, "stage": "2Pframes", "mode": "residual", "frozen_modules": ["inter.prior"],
-                    "loss_on": LOSS, "milestones": [1], "lr_factors": {"inter.synthesis": 0.5}},
+                    "loss_on": LOSS, "milestones": [1], "lr_inputs": 100},
           "second": {"end_epoch": 3, "stage": "fullgop", "RNN": 1, "max_num_Pframe": 1, "train_len": 0.8,
                      "loss_on": {"R": "rate", "D": "frame_weight*distortion"}}}
 
@@ -122,13 +122,14 @@ def test_a_killed_run_resumes_to_the_same_bits(run_options, uninterrupted, monke
     assert_same_end(run_options.results, uninterrupted)
 
 
-def test_other_factors_cannot_take_over_in_the_middle_of_a_phase(run_options, monkeypatch):
+@pytest.mark.parametrize("change", [{"lr_inputs": 150}, {"frozen_modules": ["inter.analysis"]}])
+def test_other_parts_or_rates_cannot_take_over_in_the_middle_of_a_phase(run_options, monkeypatch, change):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         dies_at(patch, trainer.Trainer, "update", 2, after=True)
         train(replace(run_options, save_minutes=0))
-    phases = {**PHASES, "first": {**PHASES["first"], "lr_factors": {}}}
+    phases = {**PHASES, "first": {**PHASES["first"], **change}}
     changed = phase_file(run_options.train_conf.with_name("changed.yml"), phases)
-    with pytest.raises(InputError, match="phase first trained other parts, or with other lr_factors, when"):
+    with pytest.raises(InputError, match="phase first trained other parts, or with another lr_inputs, when"):
         train(replace(run_options, restore="resume", train_conf=changed))
 
 
@@ -249,14 +250,18 @@ def test_gradients_are_clipped_and_adam_is_new_per_phase(run_options, monkeypatc
 
     def step(self, *args, **kwargs):
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        seen.append((self.param_groups[0]["lr"], len(self.state), max(g.abs().max().item() for g in gradients)))
+        rates = sorted(group["lr"] for group in self.param_groups)
+        seen.append((rates, len(self.state), max(g.abs().max().item() for g in gradients)))
         return original(self, *args, **kwargs)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     loss = trainer.ClipLoss.forward
     monkeypatch.setattr(trainer.ClipLoss, "forward", lambda *args: (100 * loss(*args)[0], {}))
     train(run_options)
     assert max(bound for *_, bound in seen) == 5.0
-    assert [lr for lr, *_ in seen] == pytest.approx([1e-3] * 3 + [1e-4] * 3 + [1e-3] * 2)
+    expected = [1e-3] * 3 + [1e-4] * 3 + [1e-3] * 2
+    assert [rates[-1] for rates, *_ in seen] == pytest.approx(expected)
+    wide = 100 / (3 * 8 * 8)                                       # the first phase's lr_inputs over those of analysis
+    assert [rates[0] for rates, *_ in seen] == pytest.approx([lr * wide for lr in expected[:6]] + expected[6:])
     assert [number for number, (_, state, _) in enumerate(seen) if state == 0] == [0, 6]
 
 
@@ -304,6 +309,15 @@ def test_single_rate_models_are_validated_at_their_level(tmp_path, configs, clip
     assert row.split(",")[2:4] == ["BQSquare", "3"]
 
 
+def test_a_single_rate_has_nothing_to_be_weighed_against(tmp_path, configs, clips):
+    phases = {"p": {"end_epoch": 1, "stage": "1Pframe", "balance": 0.5, "loss_on": LOSS}}
+    run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "p.yml", phases), crop_size=32,
+                  cond_motion_coder_conf=configs / "Motion_Explicit.yml",
+                  residual_coder_conf=configs / "Inter_MCR_Explicit.yml")
+    with pytest.raises(InputError, match="phase p: balance weighs the rates .* has a single rate; leave it out"):
+        train(run)
+
+
 def test_without_validation_data_training_goes_on(run_options, capsys):
     train(replace(run_options, end_epoch=1))
     out = capsys.readouterr().out
@@ -335,7 +349,7 @@ def test_corrupt_clips_are_reported_once(tmp_path, toy, capsys):
     ({"train_data": "nowhere"}, "no training clips of folder below nowhere"),
     ({"feature_channel": 0}, "--feature_channel 0 must be at least 1")])
 def test_bad_flags_end_before_training(tmp_path, configs, clips, changes, message):
-    phases = {name: {**phase, "frozen_modules": ["MENet"], "lr_factors": {}} for name, phase in PHASES.items()}
+    phases = {name: {**phase, "frozen_modules": ["MENet"]} for name, phase in PHASES.items()}
     run = options(tmp_path, configs, train_data=clips, train_conf=phase_file(tmp_path / "two_phases.yml", phases),
                   crop_size=32)
     with pytest.raises(InputError, match=message) as caught:

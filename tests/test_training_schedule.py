@@ -116,8 +116,6 @@ PHASE = {"end_epoch": 2, "stage": "fullgop", "RNN": 0, "batch_size": 2, "lr": 1e
     ({"loss_on": {"R": "None", "D": "1_0_0_0/1"}}, "does not fit stage"),
     ({"frozen_modules": "MENet"}, "frozen_modules 'MENet' cannot be used"),
     ({"re-activate_modules": [["Residual"]]}, "re-activate_modules"),
-    ({"lr_factors": ["MENet"]}, "lr_factors .'MENet'. cannot be used"),
-    ({"lr_factors": {"MENet": 0}}, "lr_factors: MENet 0.0 must be above 0; frozen_modules leaves parts"),
     ({"lr_inputs": 0}, "lr_inputs 0 must be at least 1"),
     ({"balance": -0.5}, "balance -0.5 is outside 0..1"),
     ({"stage": None}, "stage None cannot be used"),

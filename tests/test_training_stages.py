@@ -1,4 +1,7 @@
 """Every stage type learns two clips by heart, and trains what its phase names and nothing else."""
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from training_helpers import seeded_network
@@ -8,7 +11,9 @@ from seeded import seeded_video
 from util.errors import InputError
 from util.training.clip_loss import ClipLoss
 from util.training.losses import LossExpression
+from util.training.options import TrainingOptions
 from util.training.schedule import Phase
+from util.training.trainer import loss_of_phase
 
 TYPES, WEIGHTS = (0, 1, 0, 2, 1), (1, 1.2, 0.5, 0.9, 1.2)
 EXPLICIT, HYBRID, VARIABLE = (("Motion_Explicit", "Inter_CRC_Explicit"),
@@ -127,35 +132,34 @@ def test_wrong_names_are_refused(settings, message):
         network().select(phase_with(**settings))
 
 
-def test_parts_learn_at_rates_of_their_own():
-    """The last part that names a parameter decides; each is in one group."""
-    model = network()
-    phase = phase_with(frozen=("MENet",), lr_factors=(("Residual", 0.5), ("Residual.q_encoder", 3.0)))
-    chosen = model.select(phase)
-    groups = model.groups(chosen, phase)
-    names = {id(parameter): name for name, parameter in chosen.items()}
-    found = {names.pop(id(parameter)): group["factor"] for group in groups for parameter in group["params"]}
-    assert not names and {group["factor"] for group in groups} == {1.0, 0.5, 3.0}
-    assert all(factor == (3.0 if name == "Residual.q_encoder" else 0.5 if name.startswith("Residual.") else 1.0)
-               for name, factor in found.items())
-    with pytest.raises(InputError, match="lr_factors names 'MENet', of which it trains nothing"):
-        model.groups(chosen, phase_with(frozen=("MENet",), lr_factors=(("MENet", 0.5),)))
-
-
 def test_wide_layers_learn_at_lower_rates():
-    """In proportion to the inputs of a weight above the bound; biases, gains and narrow layers at the whole rate."""
+    """In proportion to the inputs of each output above the bound, counted here by a picture of ones; everything that
+    is chosen is in one group."""
     model = network()
-    phase = phase_with(lr_inputs=20, lr_factors=(("Residual", 0.5),))
+    phase = phase_with(lr_inputs=20, frozen=("MENet",))
     chosen = model.select(phase)
     names = {id(parameter): name for name, parameter in chosen.items()}
-    found = {names[id(parameter)]: group["factor"] for group in model.groups(chosen, phase)
+    found = {names.pop(id(parameter)): group["factor"] for group in model.groups(chosen, phase)
              for parameter in group["params"]}
-    assert found["Residual.recon_generation_net.recon_conv.bias"] == found["Residual.q_encoder"] == 0.5
-    weights = {name: chosen[name][0].numel() for name in ("Residual.recon_generation_net.recon_conv.weight",
-                                                          "Residual.feature_adaptor_I.weight")}
-    assert max(weights.values()) > 20
-    assert {name: found[name] for name in weights} == {
-        name: pytest.approx(0.5 * min(1, 20 / inputs)) for name, inputs in weights.items()}
+    assert not names
+    layers = {f"{model.roots[root]}.{name}.weight": layer for root in model.roots
+              for name, layer in getattr(model.codec, root).named_modules()
+              if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear))}
+    wide = {name: 20 / inputs_of(layers[name]) for name in found if name in layers and inputs_of(layers[name]) > 20}
+    assert {name: factor for name, factor in found.items() if factor != 1} == pytest.approx(wide)
+    assert {type(layers[name]) for name in wide} == {torch.nn.Conv2d, torch.nn.ConvTranspose2d}
+    assert [group["factor"] for group in model.groups(chosen, phase_with(frozen=("MENet",)))] == [1.0]
+
+
+@torch.no_grad()
+def inputs_of(layer: torch.nn.Module) -> float:
+    """Of each output in the mean, away from the borders: what a layer of ones, without bias, makes of ones."""
+    ones = copy.deepcopy(layer)
+    ones.weight.fill_(1)
+    ones.bias = None
+    if isinstance(layer, torch.nn.Linear):
+        return ones(torch.ones(layer.in_features)).mean().item()
+    return ones(torch.ones(1, layer.in_channels, 32, 32))[..., 4:12, 4:12].mean().item()
 
 
 def test_a_head_needs_an_implicit_feature():
@@ -187,9 +191,7 @@ def test_the_balance_of_rates():
     """Weights of the samples' losses, by lambdas a hundred times apart; 1 in the middle."""
     phase = phase_with(max_p_frames=1, lambdas=(0.001, 0.1))
     model = network()
-    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=TYPES)
     frames = (seeded_video(2, 64, 64, 21) * 255).round().byte().expand(2, -1, -1, -1, -1)
-    plain, half = (ClipLoss(model, plan, phase.loss(()), anchor=0, quality_level=5, lambdas=phase.lambdas,
-                            balance=balance)(frames, torch.tensor([0, 63]), torch.tensor([1, 2]))[0]
-                   for balance in (0.0, 0.5))
+    plain, half = (loss_of_phase(TrainingOptions(), replace(phase, balance=balance), model, anchor=0)(
+        frames, torch.tensor([0, 63]), torch.tensor([1, 2]))[0] for balance in (0.0, 0.5))
     torch.testing.assert_close(half / plain, torch.tensor([10 ** 0.5, 10 ** -0.5]))

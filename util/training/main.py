@@ -193,7 +193,10 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
                              "grid")
         if options.ssim and crop_size <= MS_SSIM_SIDE:
             raise InputError(f"--crop_size {crop_size}: MS-SSIM needs crops above {MS_SSIM_SIDE}")
-        network.groups(network.select(phase), phase)
+        network.select(phase)
+        if phase.balance and network.codec.single_rate:
+            raise InputError(f"phase {phase.name}: balance weighs the rates of a model against each other, and this "
+                             "one has a single rate; leave it out")
         options.frame_types(phase.p_frames + 1)
         terms = phase.rate.terms | phase.distortion.terms
         if "feature_frame_distortion" in terms and network.head is None:

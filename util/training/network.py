@@ -2,6 +2,7 @@
 
 Names here are `network.part`, e.g. `Residual.feature_adaptor.0.weight`: the released names without `module.net`.
 """
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -12,6 +13,9 @@ from models.layers.blocks import conv
 from util.checkpoint import released_layout
 from util.errors import InputError
 from util.training.schedule import Phase
+
+LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+"""What has weights with inputs; everything else learns at the whole rate."""
 
 HEAD = "feature_frame_generate"
 """Root of the head's names in checkpoints; evaluation drops it."""
@@ -98,25 +102,14 @@ class TrainedNetwork(nn.Module):
         return chosen
 
     def groups(self, chosen: Mapping[str, nn.Parameter], phase: Phase) -> list[dict]:
-        """The chosen parameters as Adam's groups, one for each factor of the learning rate.
-
-        The factor is that of the last part of `lr_factors` that names a parameter, and of weights with more inputs than
-        `lr_inputs` lower in proportion.
-
-        Raises:
-            InputError: a part of the phase's `lr_factors` has none of them.
-        """
+        """The chosen parameters as Adam's groups, one for each factor of the learning rate (`Phase.lr_inputs`)."""
+        factors = {}
+        if phase.lr_inputs is not None:
+            factors = {id(module.weight): min(1.0, phase.lr_inputs / _inputs(module)) for module in self.modules()
+                       if isinstance(module, LAYERS)}
         result: dict[float, list[nn.Parameter]] = {}
-        inputs = {id(module.weight): module.weight[0].numel() for module in self.modules()
-                  if isinstance(module, (nn.Conv2d, nn.Linear))}
-        for part, _ in phase.lr_factors:
-            if not any(_belongs(name, part) for name in chosen):
-                raise InputError(f"phase {phase.name}: lr_factors names {part!r}, of which it trains nothing")
-        for name, parameter in chosen.items():
-            factor = next((factor for part, factor in reversed(phase.lr_factors) if _belongs(name, part)), 1.0)
-            if phase.lr_inputs and id(parameter) in inputs:
-                factor *= min(1.0, phase.lr_inputs / inputs[id(parameter)])
-            result.setdefault(factor, []).append(parameter)
+        for parameter in chosen.values():
+            result.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
         return [{"params": parameters, "factor": factor} for factor, parameters in result.items()]
 
     def layout(self, **extra) -> dict:
@@ -126,6 +119,13 @@ class TrainedNetwork(nn.Module):
             content["state_dict"] |= {f"{HEAD}.module.{name}": value.detach().cpu()
                                       for name, value in self.head.state_dict().items()}
         return content
+
+
+def _inputs(layer: nn.Module) -> float:
+    """Values that each output of a layer is a sum of."""
+    if isinstance(layer, nn.ConvTranspose2d):                      # weight: in, out / groups, ...; strides leave gaps
+        return layer.weight[:, 0].numel() / layer.groups / math.prod(layer.stride)
+    return layer.weight[0].numel()
 
 
 def _belongs(name: str, part: str) -> bool:

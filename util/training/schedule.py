@@ -38,10 +38,9 @@ class Phase:
         rate, distortion: the two sides of `loss_on`.
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
         frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
-        lr_factors: (part, factor) pairs: learning rates of networks or parts of them, as multiples of the phase's.
         lr_inputs: inputs per output of a convolution or linear layer up to which its weights have the whole learning
             rate; with more it falls in proportion, as a step moves the output by about rate x inputs (the width scaling
-            of Adam in Yang et al., Tensor Programs V, 2021, Table 3). None: all have the same.
+            of Adam in Yang et al., Tensor Programs V, 2021, Table 3). None: all have the same rate.
         reactivated: (network, substring) pairs: parameters that are trained although `frozen` names them.
         milestones: epochs of the phase after which the learning rate is multiplied by `gamma`.
         final_lr: where the learning rate ends, falling from `lr` step by step along half a cosine.
@@ -71,7 +70,6 @@ class Phase:
     train_len: float = 1.0
     frozen: tuple[str, ...] = ()
     reactivated: tuple[tuple[str, str], ...] = ()
-    lr_factors: tuple[tuple[str, float], ...] = ()
     lr_inputs: int | None = None
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
@@ -166,10 +164,6 @@ class Phase:
             raise InputError(f"phase {self.name}: lr_inputs {self.lr_inputs} must be at least 1")
         if not 0 <= self.balance <= 1:
             raise InputError(f"phase {self.name}: balance {self.balance} is outside 0..1")
-        for part, factor in self.lr_factors:
-            if not factor > 0:
-                raise InputError(f"phase {self.name}: lr_factors: {part} {factor} must be above 0; frozen_modules "
-                                 "leaves parts as they are")
         if not self.skip_above > 0:
             raise InputError(f"phase {self.name}: skip_above {self.skip_above} must be above 0")
         if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
@@ -196,7 +190,7 @@ assert _TERMS_ALONE.keys() == set(ALONE)
 
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
-         "frozen_modules": "frozen", "re-activate_modules": "reactivated", "lr_factors": "lr_factors",
+         "frozen_modules": "frozen", "re-activate_modules": "reactivated",
          "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
          "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
          "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
@@ -283,14 +277,12 @@ def _value(path: Path, name: str, key: str, value: Any) -> Any:
             return _true_or_false(value)
         if field == "reactivated":
             return tuple((str(module), str(part)) for module, part in map(_listed, _listed(value)))
-        if field == "lr_factors":
-            return tuple((str(part), float(factor)) for part, factor in value.items())
         if field == "milestones":
             return tuple(map(int, _listed(value)))
         if isinstance(value, bool) or value is None:
             raise ValueError
         return _KINDS[field](value)
-    except (AttributeError, TypeError, ValueError):
+    except (TypeError, ValueError):
         raise InputError(f"{path}: phase {name}: {key} {value!r} cannot be used; see the files in train_cfg/"
                          ) from None
 
@@ -333,7 +325,7 @@ class Step:
         model: instead of `--model`; files of its parts are looked for in `--config_dir`.
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
-        ema: where `--ema` is not given.
+        ema: instead of an `--ema` of 0.
         rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
         changes: other values for some of the model's parameters, e.g. {inter: {no_context: true}}.
     """

@@ -52,6 +52,15 @@ class OptimizerSteps:
         self._skip_above = skip_above
         self._pending: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
 
+    def load(self, state: dict) -> bool:
+        """Go on from the state of an interrupted phase. False, and nothing done, where it had other groups."""
+        def shapes(groups: Sequence[dict]) -> list[tuple[float, int]]:
+            return [(group.get("factor", 1.0), len(group["params"])) for group in groups]
+        if shapes(state["param_groups"]) != shapes(self.optimizer.param_groups):
+            return False
+        self.optimizer.load_state_dict(state)
+        return True
+
     def set_rate(self, lr: float) -> None:
         """The learning rate from the next step on, before the factors of groups."""
         self.lr = lr

@@ -122,18 +122,16 @@ class Trainer:
         """Choose the parameters; a new Adam, or the one of the interrupted run.
 
         Raises:
-            InputError: the interrupted phase had other parameters or factors.
+            InputError: the interrupted phase had other parameters or learning rates.
         """
         chosen = self.network.select(phase)
         self.steps = OptimizerSteps(self.network.groups(chosen, phase), phase.lr, lag=lag_of(self.team.device),
                                     clip_norm=phase.clip_norm, skip_above=phase.skip_above)
-        if self._resumed is not None and self.progress.phase == phase.name:
-            try:
-                self.steps.optimizer.load_state_dict(self._resumed["optimizer"])
-            except ValueError:
-                raise InputError(f"phase {phase.name} trained other parts, or with other lr_factors, when it was "
-                                 "interrupted; put them back as they were, or go back to the epoch before the phase "
-                                 "with --restore resume --restore_exp_epoch N") from None
+        if self._resumed is not None and self.progress.phase == phase.name \
+                and not self.steps.load(self._resumed["optimizer"]):
+            raise InputError(f"phase {phase.name} trained other parts, or with another lr_inputs, when it was "
+                             "interrupted; put them back as they were, or go back to the epoch before the phase with "
+                             "--restore resume --restore_exp_epoch N")
         self._resumed = None
         self.progress.phase = phase.name
         loss = loss_of_phase(self.options, phase, self.network, self.setup.anchor)
