@@ -18,7 +18,7 @@ from util.training import records, validation
 from util.training.averaging import WeightAverage
 from util.training.checkpoints import Checkpoints
 from util.training.curves import main as plot_curves
-from util.training.curves import read_curve
+from util.training.curves import read_curves
 from util.training.export import export
 from util.training.main import train
 from util.training.steps import OptimizerSteps
@@ -162,18 +162,23 @@ def test_what_is_written_down(run, monkeypatch):
     assert sum(value for _, value in points[:2]) / 2 == pytest.approx(float(first["loss"]), rel=1e-5)
 
 
-def test_the_curve_of_a_recipe(tmp_path, capsys):
-    """Points at the ends of epochs; the mean over sequences and rates; a PNG, or one line of what is missing."""
-    for name, validated in (("first", False), ("second", True)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "training.csv").write_text("epoch,phase,updates,loss\n1,a,10,3.0\n2,a,25,2.0\n")
-        if validated:
-            (tmp_path / name / "validation.csv").write_text("epoch,phase,sequence,QP,loss\n2,a,x,0,1.0\n2,a,x,63,4.0\n")
-    assert read_curve(tmp_path / "first") == ("first", [(10, 3.0), (25, 2.0)], [], 25)
-    assert read_curve(tmp_path / "second").validation == [(25, 2.5)]
+def test_the_curves_of_a_recipe(tmp_path, capsys):
+    """Points at the ends of epochs, one step after the other; the mean over sequences and rates; a PNG, or one line of
+    what is wrong."""
+    first, second, empty, other = (tmp_path / name for name in ("first", "second", "empty", "other"))
+    for folder, rows in ((first, "1,a,10,3.0\n2,a,25,2.0\n"), (second, "1,a,10,1.5\n2,a,40,1.0\n"), (empty, ""),
+                         (other, "1,a,ten,3.0\n")):
+        folder.mkdir()
+        (folder / "training.csv").write_text("epoch,phase,updates,loss\n" + rows)
+    (second / "validation.csv").write_text("epoch,phase,sequence,QP,loss\n2,a,x,0,1.0\n2,a,x,63,4.0\n")
+    assert read_curves([first, second]) == [("first", 0, 25, [(10, 3.0), (25, 2.0)], []),
+                                            ("second", 25, 65, [(35, 1.5), (65, 1.0)], [(65, 2.5)])]
     out = tmp_path / "out.png"
-    assert plot_curves([str(tmp_path / "first"), str(tmp_path / "second"), "--out", str(out)]) == 0
+    assert plot_curves([str(first), str(second), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert plot_curves([str(tmp_path), "--out", str(tmp_path / "none.png")]) == 2
-    assert "training.csv cannot be read; name folders of experiments" in capsys.readouterr().err
-    assert not (tmp_path / "none.png").exists()
+    out.unlink()
+    for folder, message in ((tmp_path, "training.csv cannot be read; name folders of experiments"),
+                            (empty, "empty: no epoch has ended yet"), (other, "are not what a training run writes")):
+        assert plot_curves([str(first), str(folder), "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1 and not out.exists()

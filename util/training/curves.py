@@ -2,7 +2,7 @@
 
     python -m util.training.curves --out curve.png results/small_intra results/small_flow ...
 
-docs/small_model.md shows one. Steps have losses of their own; within each, training and validation compare.
+Steps have losses of their own; within each, training and validation compare.
 """
 import csv
 import sys
@@ -15,50 +15,65 @@ from util.errors import InputError
 from util.files import atomic_path
 from util.program import Parser, exit_status
 
+Points = list[tuple[int, float]]
+"""(updates, loss)."""
+
 
 class Curve(NamedTuple):
-    """Points (updates, loss) of one step, updates counted from its start.
+    """The loss of one step.
 
     Attributes:
+        start, end: updates.
         training: mean loss of each epoch, at its end.
         validation: mean over sequences and rates, of the epochs that were validated.
-        updates: of the whole step.
     """
     name: str
-    training: list[tuple[int, float]]
-    validation: list[tuple[int, float]]
-    updates: int
+    start: int
+    end: int
+    training: Points
+    validation: Points
 
 
-def read_curve(folder: Path) -> Curve:
-    """The records of one experiment (util/training/records.py).
+def read_curves(folders: Sequence[Path]) -> list[Curve]:
+    """The records of experiments (util/training/records.py), each starting where the one before ends.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or they are no such records.
     """
-    epochs = {row["epoch"]: row for row in _rows(folder / "training.csv")}
-    if not epochs:
-        raise InputError(f"{folder}: training.csv has no epoch; name folders of experiments, as in results/, that have "
-                         "finished one")
-    training = [(int(row["updates"]), float(row["loss"])) for row in epochs.values()]
+    curves: list[Curve] = []
+    for folder in folders:
+        try:
+            curves.append(_read(folder, curves[-1].end if curves else 0))
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read; name folders of experiments, as in results/") from None
+        except (KeyError, ValueError):
+            raise InputError(f"{folder}: training.csv and validation.csv are not what a training run writes; name "
+                             "folders of experiments, as in results/") from None
+        if not curves[-1].training:
+            raise InputError(f"{folder}: no epoch has ended yet; leave it out")
+    return curves
+
+
+def _read(folder: Path, start: int) -> Curve:
+    ends, training = {}, []
+    for row in _rows(folder / "training.csv"):
+        ends[row["epoch"]] = start + int(row["updates"])
+        training.append((ends[row["epoch"]], float(row["loss"])))
     losses = defaultdict(list)
     if (folder / "validation.csv").is_file():
         for row in _rows(folder / "validation.csv"):
             losses[row["epoch"]].append(float(row["loss"]))
-    validation = [(int(epochs[epoch]["updates"]), sum(found) / len(found)) for epoch, found in losses.items()]
-    return Curve(folder.name, training, validation, training[-1][0])
+    return Curve(folder.name, start, max(ends.values(), default=start), training,
+                 [(ends[epoch], sum(found) / len(found)) for epoch, found in losses.items()])
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        raise InputError(f"{path} cannot be read; name folders of experiments, as in results/") from None
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Write a PNG: one step after the other.
+    """Write a PNG.
 
     Raises:
         InputError: it cannot be written.
@@ -67,18 +82,17 @@ def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
     from matplotlib.figure import Figure
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes, start = figure.subplots(), 0
+    axes = figure.subplots()
     for curve in curves:
-        for points, style in ((curve.training, "o:"), (curve.validation, "s-")):
-            axes.plot([start + at for at, _ in points], [loss for _, loss in points], style, markersize=3,
-                      color="tab:gray" if points is curve.training else "tab:blue")
-        axes.axvline(start, color="black", linewidth=0.5)
-        axes.annotate(curve.name, (start, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+        axes.plot(*zip(*curve.training), "o:", markersize=3, color="tab:gray")
+        if curve.validation:
+            axes.plot(*zip(*curve.validation), "s-", markersize=3, color="tab:blue")
+        axes.axvline(curve.start, color="black", linewidth=0.5)
+        axes.annotate(curve.name, (curve.start, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
                       textcoords="offset points", fontsize="small")
-        start += curve.updates
     axes.plot([], [], "o:", color="tab:gray", label="training, mean of an epoch")
     axes.plot([], [], "s-", color="tab:blue", label="validation")
-    axes.set(xlabel="updates", ylabel="loss", yscale="log", xlim=(0, start))
+    axes.set(xlabel="updates", ylabel="loss", yscale="log", xlim=(0, curves[-1].end))
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3, which="both")
     with atomic_path(path) as temporary:
@@ -93,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> None:
         given = parser.parse_args(argv)
-        plot_curves(given.out, [read_curve(folder) for folder in given.folders])
+        plot_curves(given.out, read_curves(given.folders))
     return exit_status(parser.prog, run)
 
 
