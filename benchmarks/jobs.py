@@ -16,7 +16,8 @@ from benchmarks.startup import measure_startup
 from benchmarks.variants import measure_variants
 from util.arithmetic import choose_arithmetic
 from util.formats import is_supported
-from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+from util.training.phases import TRAIN_CFG, read_phases
+from util.training.schedule import read_schedule
 
 
 def measure_peaks(device: str, precisions: list[str], threads: int | None, seconds: float, small: bool = False

@@ -29,7 +29,8 @@ from util.training.checkpoints import Checkpoints, Progress  # noqa: E402
 from util.training.distributed import Team  # noqa: E402
 from util.training.network import TrainedNetwork  # noqa: E402
 from util.training.options import TrainingOptions  # noqa: E402
-from util.training.schedule import TRAIN_CFG, Phase, Step, read_phases, read_schedule  # noqa: E402
+from util.training.phases import TRAIN_CFG, Phase, read_phases  # noqa: E402
+from util.training.schedule import Step, read_schedule  # noqa: E402
 from util.training.trainer import Setup, Trainer  # noqa: E402
 
 COLUMNS = ("step", "phase", "p_frames", "batch", "crop", "accumulate", "amp", "steps_per_s", "clips_per_s", "peak_GiB",

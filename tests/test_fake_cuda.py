@@ -43,7 +43,7 @@ from util.training.losses import Distortion, LossExpression
 from util.training.main import train
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
-from util.training.schedule import Phase
+from util.training.phases import Phase
 from util.training.steps import OptimizerSteps
 from util.training.trainer import Setup, Trainer
 

@@ -13,7 +13,8 @@ from seeded import seeded_video
 from seeded_hem import TINY_HEM, seeded_hem
 from util.training.losses import Distortion
 from util.training.network import TrainedNetwork
-from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+from util.training.phases import TRAIN_CFG, read_phases
+from util.training.schedule import read_schedule
 from util.training.stages import ClipCoder, Clips, StagePlan
 from util.training.steps import OptimizerSteps
 

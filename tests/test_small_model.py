@@ -28,7 +28,8 @@ from util.evaluation.complexity import count_macs
 from util.training.export import export, main
 from util.training.main import train
 from util.training.options import TrainingOptions
-from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+from util.training.phases import TRAIN_CFG, read_phases
+from util.training.schedule import read_schedule
 
 SCHEDULE = TRAIN_CFG / "small" / "schedule.yml"
 

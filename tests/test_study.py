@@ -27,7 +27,7 @@ from util.training.checkpoints import Checkpoints
 from util.training.main import new_codec
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
-from util.training.schedule import read_phases
+from util.training.phases import read_phases
 from util.training.trainer import Trainer
 
 STUDIES = sorted((ROOT / "studies").glob("*.yml"))

@@ -14,7 +14,8 @@ from util.errors import InputError
 from util.training.dry_run import COLUMNS, PhaseRow, print_phases
 from util.training.main import train
 from util.training.options import TrainingOptions
-from util.training.schedule import TRAIN_CFG, read_schedule
+from util.training.phases import TRAIN_CFG
+from util.training.schedule import read_schedule
 
 PHASES = (ROOT / "tests/data/phases.tsv").read_text()
 STEPS = read_schedule(TRAIN_CFG / "schedule.yml")

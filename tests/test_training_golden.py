@@ -11,7 +11,7 @@ from models.entropy.training import no_noise
 from models.hytip.codec import HyTIP
 from seeded import seeded_video
 from util.training.losses import PSNR_SCALE, Distortion, LossExpression
-from util.training.schedule import Phase
+from util.training.phases import Phase
 from util.training.stages import ClipCoder, Clips
 
 GOLDEN = {case["case"]: case for case in json.loads((ROOT / "tests/data/golden_training.json").read_text())}

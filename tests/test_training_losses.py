@@ -11,7 +11,7 @@ from models.entropy.training import SampleNoise, TrainingEstimator, no_noise, ro
 from seeded import seeded_video
 from util.errors import InputError
 from util.training.losses import PSNR_SCALE, Distortion, Loss, LossExpression
-from util.training.schedule import Phase
+from util.training.phases import Phase
 from util.training.stages import ClipCoder, Clips
 
 

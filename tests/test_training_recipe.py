@@ -19,7 +19,8 @@ from training_helpers import options, write_clips, write_tiny_configs
 from util.program import Ended
 from util.training import main
 from util.training.checkpoints import Checkpoints
-from util.training.schedule import TRAIN_CFG, Phase, read_phases, read_schedule
+from util.training.phases import TRAIN_CFG, Phase, read_phases
+from util.training.schedule import read_schedule
 
 STEPS = read_schedule(TRAIN_CFG / "schedule.yml")
 

@@ -10,7 +10,8 @@ from helpers import ROOT
 from util.errors import InputError
 from util.training.main import options_of_step, train
 from util.training.options import TrainingOptions
-from util.training.schedule import TRAIN_CFG, find_file, read_phases, read_schedule, shortened
+from util.training.phases import TRAIN_CFG, find_file, read_phases, shortened
+from util.training.schedule import read_schedule
 
 PHASES = (ROOT / "tests/data/phases.tsv").read_text()
 STEPS = read_schedule(TRAIN_CFG / "schedule.yml")

@@ -33,7 +33,7 @@ from util.training.clip_loss import ClipLoss
 from util.training.layout import use_channels_last
 from util.training.losses import Distortion, LossExpression
 from util.training.network import TrainedNetwork
-from util.training.schedule import Phase, read_phases
+from util.training.phases import Phase, read_phases
 
 LAMBDAS = (0.0018, 0.0483)
 

@@ -12,7 +12,7 @@ from util.errors import InputError
 from util.training.clip_loss import ClipLoss
 from util.training.losses import LossExpression
 from util.training.options import TrainingOptions
-from util.training.schedule import Phase
+from util.training.phases import Phase
 from util.training.trainer import loss_of_phase
 
 TYPES, WEIGHTS = (0, 1, 0, 2, 1), (1, 1.2, 0.5, 0.9, 1.2)

@@ -32,7 +32,7 @@ from util.training.losses import Distortion, LossExpression
 from util.training.main import new_codec, train
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
-from util.training.schedule import Phase, read_phases, shortened
+from util.training.phases import Phase, read_phases, shortened
 from util.training.stages import ClipCoder, Clips, StagePlan
 from util.training.start import start
 from util.training.validation import Validation, rate_points

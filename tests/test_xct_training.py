@@ -13,7 +13,8 @@ from models.st_xct.slots import SlotConv
 from seeded import seeded_video
 from seeded_hem import seeded_hem
 from util.training.network import TrainedNetwork
-from util.training.schedule import TRAIN_CFG, read_phases, read_schedule
+from util.training.phases import TRAIN_CFG, read_phases
+from util.training.schedule import read_schedule
 from util.training.starting_points import carry_over
 
 SIZE = (64, 64)

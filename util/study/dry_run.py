@@ -19,7 +19,7 @@ from util.training.layout import use_channels_last
 from util.training.main import intra_rate, new_codec
 from util.training.network import TrainedNetwork
 from util.training.options import DEFAULT_DATASET, TrainingOptions
-from util.training.schedule import Phase, read_phases, shortened
+from util.training.phases import Phase, read_phases, shortened
 from util.training.trainer import example_of_phase, loss_of_phase
 
 CLIPS = {"Vimeo-90k": 91_701, "BVI-DVC": 800}

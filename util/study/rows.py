@@ -22,7 +22,8 @@ from util.training.checkpoints import Checkpoints, read_progress
 from util.training.distributed import Team
 from util.training.main import options_of_step, train_recipe
 from util.training.options import TrainingOptions
-from util.training.schedule import Step, read_phases, read_schedule, shortened
+from util.training.phases import read_phases, shortened
+from util.training.schedule import Step, read_schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from dataloader.clips import ClipSet, find_clips, some_shapes
 from util.errors import InputError
 from util.training.options import DEFAULT_DATASET, TrainingOptions
-from util.training.schedule import Phase
+from util.training.phases import Phase
 
 
 def clips_of(options: TrainingOptions, phases: Iterable[Phase]) -> dict[str, ClipSet]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from util.training.network import TrainedNetwork
-from util.training.schedule import Phase
+from util.training.phases import Phase
 
 COLUMNS = ("step", "config", "phase", "first_epoch", "last_epoch", "stage", "mode", "rnn", "p_frames", "batch_size",
            "lr", "loss_R", "loss_D", "train_len", "trainable_tensors", "trainable_params")

@@ -21,7 +21,8 @@ from util.training.distributed import Team
 from util.training.dry_run import describe_phases, print_phases
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
-from util.training.schedule import Phase, Step, read_phases, read_schedule, shortened
+from util.training.phases import Phase, read_phases, shortened
+from util.training.schedule import Step, read_schedule
 from util.training.start import start
 from util.training.trainer import Setup, Trainer
 from util.training.validation import make_validation

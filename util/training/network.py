@@ -12,7 +12,7 @@ from models.codec import VideoCodec
 from models.layers.blocks import conv
 from util.checkpoint import released_layout
 from util.errors import InputError
-from util.training.schedule import Phase
+from util.training.phases import Phase
 
 LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 """What has weights with inputs; everything else learns at the whole rate."""

@@ -9,8 +9,8 @@ from util.training.checkpoints import AVERAGE, KEY, Checkpoints, Progress, read_
 from util.training.distributed import Team
 from util.training.network import TrainedNetwork
 from util.training.options import DEFAULT_DATASET, TrainingOptions
+from util.training.phases import Phase
 from util.training.rates import move_rates
-from util.training.schedule import Phase
 from util.training.starting_points import FROM_NOTHING, start_from_checkpoint, start_from_pretrained
 
 

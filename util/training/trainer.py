@@ -27,8 +27,8 @@ from util.training.layout import use_channels_last
 from util.training.loading import batches, loader_workers, make_loader, report_corrupt
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
+from util.training.phases import Phase
 from util.training.records import Records, progress_text
-from util.training.schedule import Phase
 from util.training.signals import Stopped, StopSignal
 from util.training.steps import OptimizerSteps, StepReport
 from util.training.validation import Validation
