@@ -12,10 +12,14 @@ from dataloader.source import PngFolder
 from helpers import ROOT
 from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
+from models.entropy.coder import Estimator
 from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
+from util.checkpoint import load_model
 from util.demo import CLIP
 from util.evaluation.complexity import count_macs
+
+NEXT = str(ROOT / "config" / "small_next" / "hytip.yml")
 
 WANTED = 42.0
 """PSNR in dB, at the highest rate."""
@@ -43,7 +47,7 @@ def codec_of(model: str) -> HyTIP:
 
 @pytest.fixture(scope="module")
 def wide():
-    return codec_of(str(ROOT / "config" / "small_next" / "hytip.yml"))
+    return codec_of(NEXT)
 
 
 def frames_of(detail: int) -> list[torch.Tensor]:
@@ -98,4 +102,17 @@ def test_the_frame_generator_has_as_many_u_nets_as_configured():
     def u_nets(model: str) -> list[str]:
         return [name for name, _ in codec_of(model).inter.recon_generation_net.named_children() if "unet" in name]
     assert u_nets("small") == ["unet_1", "unet_2"]                 # the released names
-    assert u_nets(str(ROOT / "config/small_next/hytip.yml")) == ["unet_1"]
+    assert u_nets(NEXT) == ["unet_1"]
+
+
+def test_the_milestone_belongs_to_the_configuration(wide):
+    """It loads whole, and its intra codec has learnt: better at low rates than what it started from, in bits and dB."""
+    learnt = build_codec(find_model(NEXT)).eval().requires_grad_(False)
+    load_model(learnt, ROOT / "models" / "small_next" / "intra_flow.pth.tar")
+    frame, results = frames_of(2)[0], []
+    for codec in (wide, learnt):
+        coder = Estimator()
+        coded = codec.code_frame(coder, frame, None, FrameHeader(intra=True, qp=0, size=(112, 192)))
+        results.append((sum(coder.bits.values()).item(), (coded.frame.clamp(0, 1) - frame).square().mean().item()))
+    (bits, error), (fewer, less) = results
+    assert fewer < 0.7 * bits and less < error
