@@ -144,10 +144,12 @@ class ClipRecipe:
         frames: number of them.
         crop: side of the square crop.
         random_start: start anywhere and run in either direction, at interval 1.
+        still: share of the clips that stand still: one frame of them, any, again and again.
     """
     frames: int
     crop: int
     random_start: bool
+    still: float = 0.0
 
     def choose(self, available: int, free: bool, generator: np.random.Generator) -> list[int]:
         """Indices of the frames in coding order.
@@ -161,6 +163,8 @@ class ClipRecipe:
         """
         if available < self.frames:
             raise CorruptClip(f"it has {available} frames, {self.frames} are needed")
+        if self.still and generator.random() < self.still:
+            return [int(generator.integers(available))] * self.frames
         if not (self.random_start or free):
             return list(range(self.frames))
         interval = int(generator.integers(1, 3)) if free else 1

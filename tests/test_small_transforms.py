@@ -89,6 +89,22 @@ def test_unrounded_strong_colours(wide):
     assert qualities(wide, [frame])[0] > WANTED
 
 
+def test_little_of_the_prediction_passes_through_the_decoder(wide):
+    """Where the residual may be negative; where it is clamped to [0, 1], as in the release, half does."""
+    frame = frames_of(1)[0]
+    for codec, mask in ((wide, 0.95), (codec_of("small"), 0.5)):
+        coded = codec.code_frame(Estimator(), frame, codec.remember_frame(frame), FrameHeader(False, 30, (112, 192)))
+        torch.testing.assert_close(coded.views["mask"], torch.full((1, 1, 112, 192), mask))
+
+
+def test_a_darker_frame_is_coded(wide):
+    """The residual is negative everywhere: without the clamp of the release it arrives."""
+    frame = frames_of(1)[0]
+    header = FrameHeader(False, 63, (112, 192))
+    coded = wide.code_frame(Unrounded(), 0.5 * frame, wide.remember_frame(frame), header)
+    assert -10 * (coded.frame - 0.5 * frame).square().mean().log10() > 40
+
+
 def test_the_budget(wide):
     assert sum(parameter.numel() for parameter in wide.parameters()) <= 5e6
     assert count_macs(wide, decode=False).total <= 90

@@ -77,6 +77,17 @@ def test_random_starts_cover_the_septuplet_in_both_directions():
     assert chosen == {tuple(range(s, s + 3)) for s in range(5)} | {tuple(range(s, s - 3, -1)) for s in range(2, 7)}
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_a_share_of_the_clips_stands_still(free):
+    recipe = ClipRecipe(3, 32, random_start=False, still=0.25)
+    chosen = [recipe.choose(7, free, np.random.default_rng(seed)) for seed in range(400)]
+    still = {indices[0] for indices in chosen if len(set(indices)) == 1}
+    assert still == set(range(7))                                  # any frame
+    assert 70 < sum(len(set(indices)) == 1 for indices in chosen) < 130
+    moving = ClipRecipe(3, 32, random_start=False)                 # 0: nothing is drawn for it, old runs are repeated
+    assert moving.choose(7, True, np.random.default_rng(0)) == [5, 3, 1]
+
+
 def test_an_epoch_is_a_fresh_random_part():
     parts = [order_of(100, fraction=0.5, epoch=epoch).order for epoch in (1, 2, 3)]
     for part in parts:

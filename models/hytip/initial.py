@@ -5,8 +5,8 @@ comes out of a deep codec and learning stalls for thousands of steps; larger one
 features with each other, explode. Here paths keep the variance, and what residual blocks add starts small. Upsampling
 starts without a checkerboard (ICNR: Aitken et al., arXiv 1707.02937). SPyNet starts with a step along the gradient at
 each level (gradient_flow.py), the intra codec as a block transform coder (transforms.py), the motion codec with every
-eighth vector. A P-frame starts as the warped reference, half of it from the masked prediction and half from the
-decoder, which passes three channels of its context through; what it differs by is coded by a block transform, too.
+eighth vector. A P-frame starts as the warped reference: the masked prediction, and from the decoder, which passes three
+channels of its context through, what the mask left out; what it differs by is coded by a block transform, too.
 Nothing else is added to it, as small errors grow from frame to frame.
 Latents start with step 1 and the scales that these transforms imply; gains with the range of quantisation that the
 bounds of lambda ask for.
@@ -204,9 +204,9 @@ def _settle_inter_transform(inter: InterCodec, rates: _Rates) -> None:
     gain, deviations = _scales_of(last, rates)
     double = 2 if c.has_ctm else 1                                # a channel transform starts as twice its input
     _set_conv(encoder.conv1, first)
-    if inter.MaskGenerator is not None or not c.predicts:         # the decoder adds the rest of the prediction, or all
+    if _rest(c):
         kernel = first.kernel(3)
-        encoder.conv1.weight[:len(kernel), 3:6] = kernel * (-0.5 if c.predicts else -1)
+        encoder.conv1.weight[:len(kernel), 3:6] = kernel * -_rest(c)
     _set_conv(encoder.conv2, second)
     _set_conv(encoder.conv3, third)
     _set_conv(encoder.conv4, last, gain / double)
@@ -215,7 +215,7 @@ def _settle_inter_transform(inter: InterCodec, rates: _Rates) -> None:
     set_subpel(decoder.up3, second)
     set_subpel(decoder.up4, first)
     for n in range(3):
-        recon.first_conv.weight[n, n, 1, 1] = 2 if inter.MaskGenerator is not None else 1
+        recon.first_conv.weight[n, n, 1, 1] = 1
     if c.variable_rate:
         inter.q_encoder.copy_(rates.gains(64).expand_as(inter.q_encoder))
         inter.q_decoder.copy_((1 / rates.gains(64)).expand_as(inter.q_decoder))
@@ -287,10 +287,11 @@ def _pass_reference_through(inter: InterCodec) -> None:
               *((adaptor, max(0, adaptor.in_channels - 3)) for adaptor in getattr(inter, "feature_adaptor", ()))]
     if c.predicts:
         inputs += [(inter.mc_generator.adaptor, 0)]
-    if inter.MaskGenerator is not None or not c.predicts:
-        inputs += [(recon.first_conv, c.recon_channel)]
     for layer, first in inputs:
         _pass(layer, min(3, layer.in_channels), first)
+    if _rest(c):
+        _pass(recon.first_conv, 3, c.recon_channel)
+        recon.first_conv.weight[:3].mul_(_rest(c))
     for block in (block for unet in recon.unets for block in (unet.conv1, unet.up_conv2)):
         _pass(block.block[0].adaptor, 6 if _stands_in(c) else 3)
     fusion = inter.context_fusion_net
@@ -300,13 +301,28 @@ def _pass_reference_through(inter: InterCodec) -> None:
     if c.predicts:
         added.append(inter.mc_generator.conv2)
     if inter.MaskGenerator is not None:
-        added.append([part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1])
+        last = [part for part in inter.MaskGenerator.modules() if isinstance(part, nn.Conv2d)][-1]
+        nn.init.constant_(last.bias, math.log(1 / _rest(c) - 1))
+        added.append(last)
     for layer in added:                                           # what is remembered must not fade: nothing is added
         layer.weight[:3] = 0
     for n in range(3):
-        recon.recon_conv.weight[n, n, 1, 1] = 0.5 if inter.MaskGenerator is not None else 1
+        recon.recon_conv.weight[n, n, 1, 1] = 1
     if _stands_in(c):
         _remember_the_frame(inter)
+
+
+def _rest(c: InterConfig) -> float:
+    """How much of the predicted frame the decoder adds, as the mask leaves it out.
+
+    A small part where it may: what passes through the decoder has to be mended, frame by frame, even of a still scene.
+    With a clamped residual, which cannot be negative, half.
+    """
+    if not c.predicts:
+        return 1.0
+    if not c.has_mask:
+        return 0.0
+    return 0.5 if c.clamp_residual else 0.05
 
 
 def _stands_in(c: InterConfig) -> bool:

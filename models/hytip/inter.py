@@ -238,7 +238,7 @@ class InterCodec(nn.Module):
         else:
             feature = None
         # The clamp belongs to the residual: so it is in the released system, in training too.
-        decoded = residual.clamp(0, 1)
+        decoded = residual.clamp(0, 1) if self.config.clamp_residual else residual
         return CodedResidual(decoded if prediction.frame is None else decoded + prediction.frame, feature, y_hat)
 
     def _prior(self, hyper: Tensor, contexts: Pyramid, memory: HybridMemory) -> Tensor:

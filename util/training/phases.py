@@ -46,6 +46,7 @@ class Phase:
         steps_per_epoch: optimizer steps that make an epoch, however many clips there are; instead of `train_len`.
         crop_size, amp: instead of the flags; `amp` off or bfloat16.
         clips: folders below the training data to take clips from, each as often as the others; all where empty.
+        still: share of the samples that are a frame again and again; what stands still shall cost next to nothing.
         lambdas: of QP 0 and QP 63 of variable-rate models, or of more QPs at equal distances, instead of those of the
             quality level.
         balance: each sample's loss counts (middle lambda / its lambda) ** balance times: with 0 high rates weigh most,
@@ -77,6 +78,7 @@ class Phase:
     crop_size: int | None = None
     amp: str | None = None
     clips: tuple[str, ...] = ()
+    still: float = 0.0
     lambdas: tuple[float, ...] | None = None
     balance: float = 0.0
     validate: bool = True
@@ -160,6 +162,8 @@ class Phase:
             raise InputError(f"phase {self.name}: lr_inputs {self.lr_inputs} must be at least 1")
         if not 0 <= self.balance <= 1:
             raise InputError(f"phase {self.name}: balance {self.balance} is outside 0..1")
+        if not 0 <= self.still <= 1:
+            raise InputError(f"phase {self.name}: still {self.still} is outside 0..1")
         if not self.skip_above > 0:
             raise InputError(f"phase {self.name}: skip_above {self.skip_above} must be above 0")
         if self.steps_per_epoch is not None and (self.steps_per_epoch < 1 or self.train_len != 1):
@@ -190,13 +194,13 @@ _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mo
          "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
          "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
          "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
-         "amp": "amp", "clips": "clips", "lambdas": "lambdas", "balance": "balance", "validate": "validate"}
+         "amp": "amp", "clips": "clips", "still": "still", "lambdas": "lambdas", "balance": "balance", "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
           "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
           "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str,
-          "balance": float, "lr_inputs": int}
+          "balance": float, "still": float, "lr_inputs": int}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:

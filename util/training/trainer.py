@@ -153,7 +153,8 @@ class Trainer:
         share = Share(self.team.rank, self.team.processes, self.options.accumulate)
         steps = min(order.steps, 2) if self.options.debug else order.steps
         parts = [part for part in share.micro_batches(order, self.progress.step) if part.step < steps]
-        recipe = ClipRecipe(phase.p_frames + 1, phase.crop_size or self.options.crop_size, phase.random_start)
+        recipe = ClipRecipe(phase.p_frames + 1, phase.crop_size or self.options.crop_size, phase.random_start,
+                            phase.still)
         samples_of_epoch = EpochClips(clips, order, recipe, self.network.codec.for_training().qps)
         loader = make_loader(samples_of_epoch, parts, loader_workers(self.options.num_workers, self.team.device),
                              self.team.device)
