@@ -171,7 +171,7 @@ class InterConfig:
         variable_rate: 64 rates by channel gains.
         CTM_Params: the channel transform module.
         recon_channel: channels of the decoder's full-resolution feature.
-        clamp_residual: the decoded residual is clamped to [0, 1], as in the release; without it, a mask near 1 is of use.
+        clamp_residual: the decoded residual is clamped to [0, 1], as in the release; without that a mask may be near 1.
         unets: U-nets of the frame generator, one behind the other.
         unet_channels: their widths at 1/1, 1/2 and 1/4.
         mask_channels: widths of the mask generator at 1/1, 1/2 and 1/4.

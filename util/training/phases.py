@@ -194,7 +194,8 @@ _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mo
          "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
          "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
          "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
-         "amp": "amp", "clips": "clips", "still": "still", "lambdas": "lambdas", "balance": "balance", "validate": "validate"}
+         "amp": "amp", "clips": "clips", "still": "still", "lambdas": "lambdas", "balance": "balance",
+         "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
