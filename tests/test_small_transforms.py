@@ -1,7 +1,7 @@
 """The first check of a small configuration: what its transforms lose where nothing is rounded, before any training.
 
-The computed start (models/hytip/transforms.py) shows in seconds what training can only approach: latents that are too
-narrow cap the quality at every rate.
+The computed start (models/layers/block_transform.py) shows in seconds what training can only approach: latents that are
+too narrow cap the quality at every rate.
 """
 import pytest
 import torch

@@ -21,8 +21,8 @@ from models.entropy.distributions import SmoothNormal
 from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
 from models.hytip.memory import HybridMemory as Memory
-from models.hytip.transforms import stages
 from models.intra.dcvc_dc import IntraCodec
+from models.layers.block_transform import stages
 from models.layers.functional import warp
 from models.rates import RATES
 from seeded import seeded_video
