@@ -186,6 +186,32 @@ def test_mixed_precision_stays_close():
     assert torch.cosine_similarity(gradient, rough, dim=0) > 0.95
 
 
+@pytest.mark.parametrize(("truncate", "expected"), [(None, [False, True, True, True]), (2, [False, True] * 2),
+                                                    (1, [False] * 4)])
+def test_gradients_end_at_windows(truncate, expected):
+    """Of all that is remembered, at every P-frame; the loss itself stays the same."""
+    model, phase = network(), phase_with(max_p_frames=4, truncate=truncate)
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=TYPES)
+    code_frame, seen = model.codec.code_frame, []
+
+    def watched(coder, frame, memory, header):
+        if memory is not None:
+            seen.append({value.requires_grad for value in memory.tensors().values()})
+        return code_frame(coder, frame, memory, header)
+
+    model.codec.code_frame = watched
+    frames = (seeded_video(5, 64, 64, 3) * 255).round().byte()[None]
+
+    def loss(plan):
+        return ClipLoss(model, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=False)(
+            frames, torch.tensor([20]), torch.tensor([1]))[0]
+
+    loss(plan).mean().backward()
+    assert seen == [{kept} for kept in expected]
+    with torch.no_grad():
+        torch.testing.assert_close(loss(plan), loss(replace(plan, truncate=None)))
+
+
 @torch.no_grad()
 def test_the_balance_of_rates():
     """Weights of the samples' losses, by lambdas a hundred times apart; 1 in the middle."""

@@ -30,6 +30,8 @@ class Phase:
         first_epoch, last_epoch: inclusive, from 1.
         stage, mode, rnn: how clips are coded (util/training/stages.py); `mode` for 2Pframes, `rnn` 0 or 1 or None.
         max_p_frames: P-frames per clip in the stages that do not fix them.
+        truncate: P-frames through which gradients flow back, at most: windows of so many in the clip (truncated
+            backpropagation through time, Williams and Peng 1990). Through many frames they may explode.
         batch_size: clips per optimizer step, over all processes.
         rate, distortion: the two sides of `loss_on`.
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
@@ -60,6 +62,7 @@ class Phase:
     mode: str | None = None
     rnn: int | None = None
     max_p_frames: int = 6
+    truncate: int | None = None
     batch_size: int
     lr: float
     rate: LossExpression
@@ -121,7 +124,7 @@ class Phase:
         keeps_frame = recurrent or (through_references and self.stage == "fullgop")
         return StagePlan(stage=self.stage, path=self.path, p_frames=self.p_frames, detach_frame=not keeps_frame,
                          detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
-                         terms=self.rate.terms | self.distortion.terms)
+                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate)
 
     @property
     def path(self) -> str | None:
@@ -158,6 +161,8 @@ class Phase:
         if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
             raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
                              f"{self.clip_norm} above 0")
+        if self.truncate is not None and self.truncate < 1:
+            raise InputError(f"phase {self.name}: truncate {self.truncate} must be at least 1")
         if self.lr_inputs is not None and self.lr_inputs < 1:
             raise InputError(f"phase {self.name}: lr_inputs {self.lr_inputs} must be at least 1")
         if not 0 <= self.balance <= 1:
@@ -189,7 +194,8 @@ _TERMS_ALONE = {"intra": {"i_rate", "distortion"}, "flow": {"warped_distortion",
 assert _TERMS_ALONE.keys() == set(ALONE)
 
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
-         "max_num_Pframe": "max_p_frames", "batch_size": "batch_size", "lr": "lr", "train_len": "train_len",
+         "max_num_Pframe": "max_p_frames", "truncate": "truncate", "batch_size": "batch_size", "lr": "lr",
+         "train_len": "train_len",
          "frozen_modules": "frozen", "re-activate_modules": "reactivated",
          "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
          "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
@@ -198,8 +204,8 @@ _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mo
          "validate": "validate"}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
-_KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "batch_size": int, "lr": float, "train_len": float,
-          "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
+_KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "truncate": int, "batch_size": int, "lr": float,
+          "train_len": float, "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
           "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str,
           "balance": float, "still": float, "lr_inputs": int}
 

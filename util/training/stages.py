@@ -8,7 +8,8 @@
     intra              I               intra codec alone, from nothing
     flow               P               motion estimation alone, from nothing, between originals
 
-Implicit memory is never detached. In the single-rate steps without RNN the remembered flow is. Shapes: clips
+Implicit memory is never detached, except where gradients are truncated. In the single-rate steps without RNN the
+remembered flow is. Shapes: clips
 B T 3 H W in [0, 1], in coding order.
 """
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ class StagePlan:
         p_frames: P-frames per clip.
         detach_frame: whether the gradient stops at the reference frame.
         detach_flow: whether it stops at the remembered decoded flow.
+        truncate: P-frames after which no gradient flows on into what is remembered; None: it flows through all.
         frame_types: of each frame of a clip, entry 0 being the I-frame's.
         terms: those that need gradients; the others are computed without, for the log.
     """
@@ -51,6 +53,7 @@ class StagePlan:
     detach_flow: bool
     frame_types: tuple[int, ...]
     terms: frozenset[str]
+    truncate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class ClipCoder:
         memory = self._first_memory(frames[0], clips.qp)
         results = []
         for position, frame in enumerate(frames[1:], start=1):
-            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory)
+            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory, position)
             header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
                                  frame_type=self.plan.frame_types[position])
             coded = path(coder, frame, memory, self.model.understood(header))
@@ -138,9 +141,11 @@ class ClipCoder:
             total = total + self.distortion(warp(reference, flow), frame)
         return {**terms, "flow_distortion": total / FLOW_SCALES}
 
-    def _detached(self, memory: Memory) -> Memory:
-        names = ["frame"] * self.plan.detach_frame + ["flow"] * self.plan.detach_flow
-        kept = memory.tensors()
+    def _detached(self, memory: Memory, position: int) -> Memory:
+        """What is remembered at a P-frame (from 1), with gradients where the plan has them."""
+        names, kept = ["frame"] * self.plan.detach_frame + ["flow"] * self.plan.detach_flow, memory.tensors()
+        if self.plan.truncate and (position - 1) % self.plan.truncate == 0:
+            names = list(kept)
         return replace(memory, **{name: kept[name].detach() for name in names if name in kept})
 
     def _terms(self, coder: TrainingEstimator, frame: Tensor, memory: Memory, coded: CodedFrame) -> Terms:
