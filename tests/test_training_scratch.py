@@ -14,16 +14,19 @@ from conftest import write_frames
 from dataloader.clips import find_clips
 from dataloader.sampling import EpochOrder
 from dataloader.source import PngFolder
-from helpers import ROOT, tiny_config
+from helpers import ROOT, full_config, tiny_config
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
 from models.entropy.distributions import SmoothNormal
 from models.hytip.codec import HyTIP
 from models.hytip.initial import initialise
 from models.hytip.memory import HybridMemory as Memory
+from models.hytip.motion import MotionCodec
+from models.hytip.motion_initial import settle
 from models.intra.dcvc_dc import IntraCodec
 from models.layers.block_transform import stages
 from models.layers.functional import warp
+from models.layers.initial import Rates, draw
 from models.rates import RATES
 from seeded import seeded_video
 from util.cli.arguments import parse_arguments
@@ -172,7 +175,16 @@ def test_spynet_starts_with_steps_along_the_gradient():
         assert Distortion()(warped, moved) < 0.2 * Distortion()(reference, moved)
 
 
-def test_the_motion_codec_starts_with_every_eighth_vector():
+def test_the_motion_codec_starts_with_means_of_vectors():
+    """Of every 4x4 pixels, however long they are, where nothing is rounded and the codec is wide enough for all."""
+    wide = MotionCodec(full_config().motion).requires_grad_(False)
+    draw(wide)
+    settle(wide, Rates(0.2, 5))
+    means = 2 * torch.randn(1, 2, 16, 16) + torch.tensor([30.0, -40.0]).view(1, 2, 1, 1)
+    flow = means.repeat_interleave(4, 2).repeat_interleave(4, 3) + 0.5 * torch.randn(1, 2, 64, 64)
+    decoded = wide(Exact(), flow, Memory(torch.rand(1, 3, 64, 64)), 63).flow_hat
+    for near in (decoded[..., ::4, ::4], decoded[..., 3::4, 3::4]):
+        torch.testing.assert_close(near, F.avg_pool2d(flow, 4), atol=0.6, rtol=0)
     codec = small_codec()
     flow = F.interpolate(torch.randn(1, 2, 3, 4) * 4, size=(192, 256), mode="bicubic")
     first = codec.motion(Estimator(), flow, Memory(torch.rand(1, 3, 192, 256)), 30)

@@ -2,7 +2,7 @@
 
 Random ones that keep the variance (models/layers/initial.py), then what is computed for each network: SPyNet starts
 with a step along the gradient at each level (models/flow/initial.py), the intra codec as a block transform coder
-(models/intra/initial.py), the motion codec with every eighth vector (motion_initial.py), a P-frame as the warped
+(models/intra/initial.py), the motion codec with the mean of 4x4 vectors (motion_initial.py), a P-frame as the warped
 reference (inter_initial.py). Latents start with step 1 and the scales that these transforms imply; gains with the range
 of quantisation that the bounds of lambda ask for.
 """

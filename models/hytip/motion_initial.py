@@ -1,42 +1,70 @@
-"""What the motion codec starts with: every eighth vector of the flow, of which 2x2 are rotated into the latent."""
+"""What the motion codec starts with: the mean flow of every 4x4 pixels, by blocks of 4x4 such vectors.
+
+The first two halvings of the encoder take the mean of four vectors, as one of them plus what the mean differs by; the
+other two rotate four neighbours onto the principal axes. Only differences pass through activations, lifted to where
+these are linear; vectors, which may be long, do not. The decoder undoes this and repeats the vectors.
+"""
 from models.hytip.motion import MotionCodec
-from models.layers.block_transform import set_subpel, stages
+from models.layers.block_transform import Stage, set_subpel, stages
+from models.layers.blocks import Down
 from models.layers.initial import Rates, kept_channels, pass_through, quieten, set_conv, start_scales, weaken
 
 FLOW_DEVIATION, FLOW_CORRELATION = 3.0, 0.97
-"""Standard deviation of a flow at 1/8, in pixels, and correlation of neighbouring vectors."""
+"""Standard deviation of a flow at 1/4, in pixels, and correlation of neighbouring vectors."""
 
 FLOW_PRECISION = 25.0
 """Latent steps per pixel of displacement, for lambda 1; they grow with its root."""
 
+LIFT = 12.0
+"""Pixels by which neighbouring vectors may differ before an activation bends."""
+
 
 def settle(motion: MotionCodec, rates: Rates) -> None:
-    """The flow passes in the first two channels."""
-    encoder, decoder = motion.mv_encoder, motion.mv_decoder
-    kept = kept_channels(motion.config.channel_N, planes=2)
-    stage, = stages(kept, FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    """Set transform, gains and scales. Narrow codecs keep fewer axes of the block."""
+    encoder, decoder, width = motion.mv_encoder, motion.mv_decoder, motion.config.channel_mv
+    kept = kept_channels(min(8, width), min(width, motion.config.channel_N), planes=2)
+    eighth, sixteenth = stages(kept, FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    half, = stages([2], FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
     quieten(encoder, decoder)
-    for down in (encoder.enc_1[0], encoder.enc_2, encoder.enc_3[0]):
-        pass_through(down.downsample, 2)
-        down.conv2.weight[:2].mul_(0.01)
-    for block in (encoder.adaptor_0, encoder.adaptor_1, encoder.adaptor_3_1, decoder.adaptor_0_1, decoder.adaptor_1_1,
-                  decoder.dec_1[0]):
-        depth = block.block[0]
-        if depth.adaptor is not None and depth.adaptor.out_channels > stage.rotation.shape[0]:
-            pass_through(depth.adaptor, stage.rotation.shape[0])
+    _set_down(encoder.enc_1[0], half, 0.5)
+    _set_down(encoder.enc_2, half, 0.5)
+    _set_down(encoder.enc_3[0], eighth)
+    for block, count in ((encoder.adaptor_0, 2), (encoder.adaptor_1, 2), (encoder.adaptor_3_1, kept[0]),
+                         (decoder.dec_1[0], kept[1]), (decoder.adaptor_0_1, kept[0]), (decoder.adaptor_1_1, 2)):
+        pass_through(block.block[0].adaptor, count)
     encoder.enc_3[2].weight.mul_(0.05)
     precision = FLOW_PRECISION * rates.root
-    set_conv(encoder.enc_3[2], stage, precision)
-    set_subpel(decoder.dec_1[1].upsample, stage, 1 / precision)
-    for up in (decoder.dec_1[3].upsample, decoder.dec_2.upsample, decoder.dec_3[1]):
-        up[0].weight[:8] = 0
-        for n in range(8):
-            up[0].weight[n, n // 4] = 1
+    set_conv(encoder.enc_3[2], sixteenth, precision)
+    set_subpel(decoder.dec_1[1].upsample, sixteenth, 1 / precision)
+    set_subpel(decoder.dec_1[3].upsample, eighth)
+    for up in (decoder.dec_2.upsample, decoder.dec_3[1]):
+        set_subpel(up, half, 2.0)
     prior = motion.prior_fusion if motion.config.buffer.latent else motion.PA
     weaken(prior[0].block)                                       # the last block passes its input
-    deviations = precision * stage.deviations.float()
+    deviations = precision * sixteenth.deviations.float()
     if motion.config.variable_rate:
         motion.mv_q_encoder.copy_(rates.gains(64).expand_as(motion.mv_q_encoder))
         motion.mv_q_decoder.copy_(1 / motion.mv_q_encoder)
         deviations /= rates.span ** 0.5
     start_scales(prior[-1].block, 3, deviations.clamp(min=0.2))
+
+
+def _set_down(block: Down, stage: Stage, gain: float = 1.0) -> None:
+    """Let `block` compute the stage from its first channels.
+
+    The shortcut, which is linear, has one vector in four, the branch what the others differ by from it.
+    """
+    kernel = gain * stage.kernel(3)
+    kept, inputs = kernel.shape[:2]
+    whole = kernel.sum((2, 3))
+    kernel[:, :, 1, 1] -= whole
+    lift = LIFT * kernel.abs().sum((1, 2, 3)) / 2
+    block.conv1.weight[:kept] = 0
+    block.conv1.weight[:kept, :inputs] = kernel
+    block.conv1.bias[:kept] = lift
+    block.conv2.weight[:kept] = 0
+    block.conv2.weight[range(kept), range(kept), 1, 1] = 1
+    block.conv2.bias[:kept] = 0
+    block.downsample.weight[:kept] = 0
+    block.downsample.weight[:kept, :inputs, 0, 0] = whole
+    block.downsample.bias[:kept] = -lift
