@@ -253,6 +253,14 @@ class VideoCodec(nn.Module):
         return False
 
     @property
+    def settings(self) -> dict[str, bool]:
+        """What changes the result and shows in no weight's name or shape, where it is not as released.
+
+        Part of the fingerprint: streams of such a model can be decoded by such a model alone.
+        """
+        return {}
+
+    @property
     def feature_channels(self) -> int | None:
         """Channels of `ref_feature` in the memory, at full resolution; None where there is none."""
         return None

@@ -1,6 +1,7 @@
 """Weight files: the released layout, exactness, safety, and errors that name the entry."""
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,16 @@ from util.errors import InputError
 @pytest.fixture
 def model() -> HyTIP:
     return seeded_model(tiny_config())
+
+
+@pytest.mark.parametrize("change", [{"motion": {"no_motion": True}}, {"inter": {"clamp_residual": False}}])
+def test_the_fingerprint_knows_what_no_weight_shows(model, change):
+    """Such a model decodes other frames from the same weights, so it must not take the same streams."""
+    (part, settings), = change.items()
+    config = tiny_config()
+    other = HyTIP(replace(config, **{part: replace(getattr(config, part), **settings)}))
+    other.load_state_dict(model.state_dict())
+    assert fingerprint(other) != fingerprint(model)
 
 
 def test_saving_and_loading_is_exact(model, tmp_path):

@@ -137,8 +137,11 @@ def save_model(model: VideoCodec, path: str | Path, **extra) -> None:
 
 
 def fingerprint(model: VideoCodec) -> str:
-    """SHA-256 over released names, shapes, number formats and values of what coding uses, as hexadecimal digits."""
-    digest = hashlib.sha256()
+    """SHA-256 over released names, shapes, number formats and values of what coding uses, as hexadecimal digits.
+
+    And over the codec's settings, where these are not as released.
+    """
+    digest = hashlib.sha256("".join(f"{name} {value}\n" for name, value in sorted(model.settings.items())).encode())
     named = ((model.released_name(name), value) for name, value in model.state_dict().items())
     for name, value in sorted(named, key=lambda entry: entry[0]):
         if model.is_dropped(name):

@@ -124,6 +124,12 @@ class HyTIP(VideoCodec):
         return not self.config.variable_rate
 
     @property
+    def settings(self) -> dict[str, bool]:
+        motion, inter = self.config.motion, self.config.inter
+        return {**({"no_motion": True} if motion.no_motion else {}),
+                **({} if inter.clamp_residual else {"clamp_residual": False})}
+
+    @property
     def feature_channels(self) -> int | None:
         return self.config.inter.buffer.feature
 
