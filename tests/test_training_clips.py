@@ -3,10 +3,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_helpers import phase_file, write_clips
 
 from dataloader.clips import ATTEMPTS, ClipRecipe, EpochClips, collate, find_clips, read_clip
 from dataloader.sampling import EpochOrder, Share
+from toy_codec import toy_options
 from util.errors import InputError
+from util.training import trainer
+from util.training.main import train
 
 
 def write_frame(path, value, height=40, width=48, size=None):
@@ -86,6 +90,24 @@ def test_a_share_of_the_clips_stands_still(free):
     assert 70 < sum(len(set(indices)) == 1 for indices in chosen) < 130
     moving = ClipRecipe(3, 32, random_start=False)                 # 0: nothing is drawn for it, old runs are repeated
     assert moving.choose(7, True, np.random.default_rng(0)) == [5, 3, 1]
+
+
+def test_phases_say_what_is_taken_of_clips(tmp_path, toy, monkeypatch):
+    """Frames, crop, and how many stand still reach the loader of each phase."""
+    taken = []
+
+    class Watched(EpochClips):
+        def __init__(self, clips, order, recipe, qps):
+            taken.append(recipe)
+            super().__init__(clips, order, recipe, qps)
+
+    monkeypatch.setattr(trainer, "EpochClips", Watched)
+    common = {"stage": "fullgop", "RNN": 1, "loss_on": {"R": "rate", "D": "distortion"}}
+    phases = {"moving": {**common, "end_epoch": 1, "max_num_Pframe": 1},
+              "still": {**common, "end_epoch": 2, "max_num_Pframe": 2, "still": 0.25, "crop_size": 16}}
+    train(toy_options(tmp_path, train_data=write_clips(tmp_path / "clips", frames=3, side=40),
+                      train_conf=phase_file(tmp_path / "phases.yml", phases)))
+    assert taken == [ClipRecipe(2, 32, False), ClipRecipe(3, 16, False, still=0.25)]
 
 
 def test_an_epoch_is_a_fresh_random_part():

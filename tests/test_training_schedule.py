@@ -64,6 +64,19 @@ def test_table_a6():
         *[1e-4] * 14, *[1e-5] * 2, 1e-4, *[1e-5] * 3, 1e-4, *[1e-5] * 2, *[1e-4] * 4, *[1e-5] * 5, 1e-6]
 
 
+@pytest.mark.parametrize("path", [path for path in sorted(TRAIN_CFG.rglob("*.yml")) if "\nsteps:" in path.read_text()],
+                         ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_recipes_in_the_repository_are_whole(path):
+    """Each step's file is there and fits: frame types, and weights of frames, for its longest clip."""
+    for step in read_schedule(path):
+        for phase in read_phases(step.train_conf):
+            frames = phase.p_frames + 1
+            types = step.index_map_training or TrainingOptions.index_map_training
+            TrainingOptions(index_map_training=types, rate_gop_size=step.rate_gop_size).frame_types(frames)
+            if "frame_weight" in phase.distortion.text:
+                assert len(step.frame_weight) >= frames, (step.name, phase.name)
+
+
 def test_table_a6_fits_its_models(capsys):
     train(TrainingOptions(schedule=TRAIN_CFG / "table_A6.yml", dry_run=True))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]

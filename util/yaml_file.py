@@ -28,3 +28,29 @@ def read_mapping(path: str | Path, holds: str) -> dict:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: must hold {holds}")
     return content
+
+
+def read_named(path: str | Path, kind: str, beside: tuple[str, ...] = ()) -> dict[str, dict]:
+    """Read a file that maps names to settings, in order: at top level, or under `{kind}s` with `defaults` for all.
+
+    Args:
+        kind: what has the names, e.g. "step".
+        beside: other keys that may stand beside `{kind}s`.
+
+    Raises:
+        InputError: as `read_mapping`, and for unknown keys and what is no mapping.
+    """
+    content = read_mapping(path, "a mapping of names to settings")
+    defaults, listed = {}, content
+    if f"{kind}s" in content:
+        allowed = ("defaults", *beside)
+        unknown = sorted(content.keys() - {f"{kind}s", *allowed})
+        if unknown:
+            raise InputError(f"{path}: unknown key {unknown[0]!r}; beside {kind}s there may be {' and '.join(allowed)}")
+        defaults, listed = content.get("defaults") or {}, content[f"{kind}s"]
+    if not isinstance(listed, dict) or not isinstance(defaults, dict):
+        raise InputError(f"{path}: {kind}s and defaults must be mappings")
+    for name, settings in listed.items():
+        if not isinstance(settings, dict):
+            raise InputError(f"{path}: {kind} {name} must map keys to values")
+    return {str(name): {**defaults, **settings} for name, settings in listed.items()}

@@ -16,7 +16,7 @@ from util.errors import InputError
 from util.training.losses import Loss, LossExpression
 from util.training.stages import ALONE, STAGES, StagePlan
 from util.training.steps import HUGE_LOSS
-from util.yaml_file import read_mapping
+from util.yaml_file import read_named
 
 TRAIN_CFG = Path(__file__).resolve().parents[2] / "train_cfg"
 MODES = ("motion", "residual")
@@ -194,14 +194,11 @@ _TERMS_ALONE = {"intra": {"i_rate", "distortion"}, "flow": {"warped_distortion",
 assert _TERMS_ALONE.keys() == set(ALONE)
 
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
-         "max_num_Pframe": "max_p_frames", "truncate": "truncate", "batch_size": "batch_size", "lr": "lr",
-         "train_len": "train_len",
-         "frozen_modules": "frozen", "re-activate_modules": "reactivated",
-         "lr_inputs": "lr_inputs", "milestones": "milestones", "gamma": "gamma", "final_lr": "final_lr",
-         "warmup_steps": "warmup_steps", "clip_norm": "clip_norm", "skip_above": "skip_above",
-         "steps_per_epoch": "steps_per_epoch", "crop_size": "crop_size",
-         "amp": "amp", "clips": "clips", "still": "still", "lambdas": "lambdas", "balance": "balance",
-         "validate": "validate"}
+         "max_num_Pframe": "max_p_frames", "frozen_modules": "frozen", "re-activate_modules": "reactivated",
+         **{key: key for key in (
+             "truncate", "batch_size", "lr", "train_len", "lr_inputs", "milestones", "gamma", "final_lr",
+             "warmup_steps", "clip_norm", "skip_above", "steps_per_epoch", "crop_size", "amp", "clips", "still",
+             "lambdas", "balance", "validate")}}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "truncate": int, "batch_size": int, "lr": float,
@@ -234,21 +231,9 @@ def read_phases(path: str | Path) -> tuple[Phase, ...]:
         InputError: a key or value is unknown, missing or impossible.
     """
     path = find_file(path)
-    content = read_mapping(path, "a mapping of names to settings")
-    defaults, phases = {}, content
-    if "phases" in content:
-        unknown = sorted(content.keys() - {"phases", "defaults", "groups"})
-        if unknown:
-            raise InputError(f"{path}: unknown key {unknown[0]!r}; beside phases there may be defaults and groups")
-        defaults, phases = content.get("defaults") or {}, content["phases"]
-    if not isinstance(phases, dict) or not isinstance(defaults, dict):
-        raise InputError(f"{path}: phases and defaults must be mappings")
     result: list[Phase] = []
-    for name, settings in phases.items():
-        if not isinstance(settings, dict):
-            raise InputError(f"{path}: phase {name} must map keys to values")
-        first = result[-1].last_epoch + 1 if result else 1
-        result.append(_phase(path, str(name), {**defaults, **settings}, first))
+    for name, settings in read_named(path, "phase", beside=("groups",)).items():
+        result.append(_phase(path, name, settings, result[-1].last_epoch + 1 if result else 1))
     return tuple(result)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from util.errors import InputError
 from util.training.phases import find_file
-from util.yaml_file import read_mapping
+from util.yaml_file import read_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +58,11 @@ def read_schedule(path: str | Path) -> tuple[Step, ...]:
         InputError: a key or value is unknown, missing or impossible.
     """
     path = find_file(path)
-    content = read_mapping(path, "a mapping of names to settings")
-    defaults, listed = {}, content
-    if "steps" in content:
-        unknown = sorted(content.keys() - {"steps", "defaults"})
-        if unknown:
-            raise InputError(f"{path}: unknown key {unknown[0]!r}; beside steps there may be defaults")
-        defaults, listed = content.get("defaults") or {}, content["steps"]
-    if not isinstance(listed, dict) or not isinstance(defaults, dict):
-        raise InputError(f"{path}: steps and defaults must be mappings")
     fields = {field.name: field for field in dataclasses.fields(Step)}
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     steps = []
-    for name, settings in listed.items():
-        if not isinstance(settings, dict):
-            raise InputError(f"{path}: step {name} must map keys to values")
-        given = {**defaults, **settings, "name": str(name)}
+    for name, settings in read_named(path, "step").items():
+        given = {**settings, "name": name}
         for key in given.keys() - fields.keys():
             raise InputError(f"{path}: step {name}: unknown key {key!r}; allowed are {', '.join(fields)}")
         for key in sorted(required - given.keys()):
