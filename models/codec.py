@@ -9,6 +9,7 @@ Shapes: frames B 3 H W in [0, 1]; H W is the size of the padded frame, sides mul
 """
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -150,6 +151,10 @@ class Formats(NamedTuple):
     exact: Sequence[nn.Module] = ()
     exact_to_half: Sequence[nn.Module] = ()
     contiguous: Sequence[nn.Module] = ()
+
+    def joined(self, *others: "Formats") -> "Formats":
+        """With the parts of others, such as networks that several codecs use."""
+        return Formats(*(tuple(chain.from_iterable(parts)) for parts in zip(self, *others)))
 
 
 Rule = Callable[[str], tuple[str, ...]]

@@ -88,6 +88,7 @@ def test_sequence(codec, monkeypatch, case, rate):
     file = golden(case)
     qp, points = map(int, file["rates"][rate])
     monkeypatch.setattr(codec, "config", replace(codec.config, rate_points=points))
+    monkeypatch.setattr(codec.intra, "rate_points", points)
     clip = seeded_video(*(int(file[key]) for key in ("frames", "height", "width", "clip_salt")))
     contexts = []
     hook = codec.inter.context_fusion_net.register_forward_hook(lambda _, args, output: contexts.append(output))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config.fields import require
+from models.codec import Formats
 from models.flow.pyramid import coarse_to_fine
 from models.layers.blocks import conv
 from models.layers.functional import crop, pad_to_multiple
@@ -47,6 +48,9 @@ class MotionEstimation(nn.Module):
         for inputs, outputs in pairwise(widths):
             layers += [conv(inputs, outputs, 7), nn.ReLU(inplace=True)]
         return nn.Sequential(*layers[:-1])
+
+    def formats(self) -> Formats:
+        return Formats(analysis=(self,), half=tuple(self.Blocks), exact=tuple(block[-1] for block in self.Blocks))
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:
         """The flow such that warp(reference, flow) resembles current. Any size; padded inside."""

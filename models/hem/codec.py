@@ -46,7 +46,7 @@ class DCVCHEM(VideoCodec):
     def code_frame(self, coder: Coder, frame: Tensor | None, memory: HemMemory | None, header: FrameHeader
                    ) -> CodedFrame:
         if header.intra:
-            decoded = self._bounded(self.intra(coder, frame, header.size, self.step(self.intra.q_scale, header)))
+            decoded = self._bounded(self.intra(coder, frame, header.size, header.qp))
             return CodedFrame(decoded, self.remember_frame(decoded))
         flow = None if frame is None else self.motion_estimation(frame, memory.frame)
         motion = self.motion(coder, flow, memory, self.step(self.motion.mv_y_q_scale, header))
@@ -81,8 +81,8 @@ class DCVCHEM(VideoCodec):
         config = self.config
         if intra:
             own = self.intra
-            return (Latent("iz", config.intra_channel, 64, own.bit_estimator_z),
-                    Latent("iy", config.intra_channel, 16, own.y_model, passes=dual_passes(config.intra_channel)))
+            return (Latent("iz", own.bit_estimator_z.channels, 64, own.bit_estimator_z),
+                    Latent("iy", own.y_channels, 16, own.y_model, passes=own.passes))
         motion, inter = self.motion, self.inter
         return (Latent("mz", config.channel_mv, 64, motion.bit_estimator_z_mv),
                 Latent("my", config.channel_mv, 16, motion.y_model, passes=dual_passes(config.channel_mv)),
@@ -113,13 +113,12 @@ class DCVCHEM(VideoCodec):
         return self.config.rate_points or RATES
 
     def formats(self) -> Formats:
-        intra, estimation, motion, inter = self.intra, self.motion_estimation, self.motion, self.inter
-        analysis = (intra.enc, intra.hyper_enc, estimation, motion.mv_encoder, motion.mv_hyper_prior_encoder,
-                    inter.contextual_encoder, inter.contextual_hyper_prior_encoder)
-        half = (intra.enc, intra.dec, intra.refine, *estimation.moduleBasic, motion.mv_encoder, motion.mv_decoder,
-                inter.feature_adaptor_I, inter.feature_adaptor_P, inter.feature_extractor, inter.context_fusion_net,
-                inter.contextual_encoder, inter.contextual_decoder, inter.recon_generation_net)
-        exact = (intra.enc[-1], intra.refine[-1], *(level.conv5 for level in estimation.moduleBasic),
-                 motion.mv_encoder[-1], motion.mv_decoder[-1], inter.contextual_encoder.conv4,
+        motion, inter = self.motion, self.inter
+        analysis = (motion.mv_encoder, motion.mv_hyper_prior_encoder, inter.contextual_encoder,
+                    inter.contextual_hyper_prior_encoder)
+        half = (motion.mv_encoder, motion.mv_decoder, inter.feature_adaptor_I, inter.feature_adaptor_P,
+                inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
+                inter.recon_generation_net)
+        exact = (motion.mv_encoder[-1], motion.mv_decoder[-1], inter.contextual_encoder.conv4,
                  inter.temporal_prior_encoder, inter.recon_generation_net.recon_conv)
-        return Formats(analysis, half, exact)
+        return Formats(analysis, half, exact).joined(self.intra.formats(), self.motion_estimation.formats())

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.codec import Formats
 from models.flow.pyramid import coarse_to_fine
 from models.layers.blocks import conv
 
@@ -33,6 +34,10 @@ class MotionEstimation(nn.Module):
     def __init__(self, hidden: tuple[int, ...]):
         super().__init__()
         self.moduleBasic = nn.ModuleList(_level((8, *hidden, 2)) for _ in range(LEVELS))
+
+    def formats(self) -> Formats:
+        return Formats(analysis=(self,), half=tuple(self.moduleBasic),
+                       exact=tuple(level.conv5 for level in self.moduleBasic))
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:
         """The flow such that warp(reference, flow) resembles current."""

@@ -145,16 +145,12 @@ class HyTIP(VideoCodec):
                 or (released.startswith("Residual.") and "mc_generate" in released.replace("mc_generator", "")))
 
     def formats(self) -> Formats:
-        """In channels-last, other sums in the intra codec would turn the one value of the released reports that lies
-        on a rounding tie, so it stays contiguous; I-frames are rare."""
-        intra, estimation, motion, inter = self.intra, self.motion_estimation, self.motion, self.inter
-        half = [intra.enc, intra.dec, intra.refine, *estimation.Blocks,
-                motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
+        motion, inter = self.motion, self.inter
+        half = [motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
                 inter.feature_adaptor_I, *(() if self.config.inter.buffer.feature is None else inter.feature_adaptor),
                 inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
                 inter.recon_generation_net, inter.frame_feature_generator]
-        exact = [intra.enc.enc_2[-1], intra.refine[-1], *(block[-1] for block in estimation.Blocks),
-                 motion.mv_encoder.enc_3[-1], motion.mv_decoder.dec_3[-1], inter.mc_generator,
+        exact = [motion.mv_encoder.enc_3[-1], motion.mv_decoder.dec_3[-1], inter.mc_generator,
                  inter.contextual_encoder.conv4, inter.contextual_encoder.CTM, inter.recon_generation_net.recon_conv,
                  inter.temporal_prior_encoder]
         if inter.MaskGenerator is not None:
@@ -162,9 +158,10 @@ class HyTIP(VideoCodec):
             exact.append(inter.MaskGenerator.net.up_1[-1])
         if self.config.inter.Pretrain:
             exact += [inter.mc_generate_1, inter.mc_generate_2, inter.mc_generate_3, inter.mc_generate_3_2]
-        return Formats(
-            analysis=(intra.enc, intra.hyper_enc, estimation, motion.mv_encoder, motion.mv_hyper_prior_encoder,
-                      inter.contextual_encoder, inter.contextual_hyper_prior_encoder),
+        own = Formats(
+            analysis=(motion.mv_encoder, motion.mv_hyper_prior_encoder, inter.contextual_encoder,
+                      inter.contextual_hyper_prior_encoder),
             half=[part for part in half if part is not None],
             exact=[part for part in exact if part is not None],
-            exact_to_half=[inter.contextual_decoder.CTM], contiguous=(intra,))
+            exact_to_half=[inter.contextual_decoder.CTM])
+        return own.joined(self.intra.formats(), self.motion_estimation.formats())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from config.fields import require
+from models.codec import Formats
 from models.entropy.coder import Coder
 from models.entropy.distributions import Factorized, SmoothNormal
 from models.latent import Refine, code_hyper, code_with_parameters, hyper_decoder, hyper_encoder
@@ -145,6 +146,12 @@ class IntraCodec(nn.Module):
         y_hat = code_with_parameters(coder, y, parameters, self.y_model, "iy",
                                      self.passes(size, parameters.device), refine)
         return self.refine(self.dec(y_hat, self._gain(self.q_basic_dec, self.q_scale_dec, qp)))
+
+    def formats(self) -> Formats:
+        """In channels-last, other sums would turn the one value of the released reports that lies on a rounding tie, so
+        it stays contiguous; I-frames are rare."""
+        return Formats(analysis=(self.enc, self.hyper_enc), half=(self.enc, self.dec, self.refine),
+                       exact=(self.enc.enc_2[-1], self.refine[-1]), contiguous=(self,))
 
     def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
         """Flat positions of each pass into a y of height and width `size`."""
