@@ -9,20 +9,17 @@ from torch import nn
 
 from models.hytip.config import InterConfig
 from models.hytip.inter import InterCodec
-from models.layers.block_transform import set_subpel, stages
+from models.layers.block_transform import set_subpel
 from models.layers.initial import (
     Rates,
-    kept_channels,
     last_layers,
     pass_through,
     quieten,
+    residual_stages,
     scales_of,
     set_conv,
     start_scales,
 )
-
-RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
-"""Standard deviation of what a predicted frame differs by, and correlation of neighbouring pixels, near enough."""
 
 
 def settle(inter: InterCodec, rates: Rates) -> None:
@@ -33,8 +30,7 @@ def settle(inter: InterCodec, rates: Rates) -> None:
 
 def _settle_transform(inter: InterCodec, rates: Rates) -> None:
     c = inter.config
-    kept = kept_channels(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x, c.g_ch_16x)
-    first, second, third, last = stages(kept, RESIDUAL_CORRELATION, RESIDUAL_DEVIATION)
+    first, second, third, last = residual_stages(c.g_ch_2x, c.g_ch_4x, c.g_ch_8x, c.g_ch_16x)
     encoder, decoder, recon = inter.contextual_encoder, inter.contextual_decoder, inter.recon_generation_net
     quieten(encoder, decoder, recon)
     gain, deviations = scales_of(last, rates)

@@ -5,30 +5,28 @@ other two rotate four neighbours onto the principal axes. Only differences pass 
 these are linear; vectors, which may be long, do not. The decoder undoes this and repeats the vectors.
 """
 from models.hytip.motion import MotionCodec
-from models.layers.block_transform import Stage, set_subpel, stages
-from models.layers.blocks import Down
-from models.layers.initial import Rates, kept_channels, pass_through, quieten, set_conv, start_scales, weaken
-
-FLOW_DEVIATION, FLOW_CORRELATION = 3.0, 0.97
-"""Standard deviation of a flow at 1/4, in pixels, and correlation of neighbouring vectors."""
-
-FLOW_PRECISION = 25.0
-"""Latent steps per pixel of displacement, for lambda 1; they grow with its root."""
-
-LIFT = 12.0
-"""Pixels by which neighbouring vectors may differ before an activation bends."""
+from models.layers.block_transform import set_difference_down, set_subpel
+from models.layers.initial import (
+    FLOW_PRECISION,
+    Rates,
+    flow_stages,
+    pass_through,
+    quieten,
+    set_conv,
+    start_scales,
+    weaken,
+)
 
 
 def settle(motion: MotionCodec, rates: Rates) -> None:
     """Set transform, gains and scales. Narrow codecs keep fewer axes of the block."""
     encoder, decoder, width = motion.mv_encoder, motion.mv_decoder, motion.config.channel_mv
-    kept = kept_channels(min(8, width), min(width, motion.config.channel_N), planes=2)
-    eighth, sixteenth = stages(kept, FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
-    half, = stages([2], FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    half, eighth, sixteenth = flow_stages(min(8, width), min(width, motion.config.channel_N))
+    kept = len(eighth.deviations), len(sixteenth.deviations)
     quieten(encoder, decoder)
-    _set_down(encoder.enc_1[0], half, 0.5)
-    _set_down(encoder.enc_2, half, 0.5)
-    _set_down(encoder.enc_3[0], eighth)
+    set_difference_down(encoder.enc_1[0], half, 0.5)
+    set_difference_down(encoder.enc_2, half, 0.5)
+    set_difference_down(encoder.enc_3[0], eighth)
     for block, count in ((encoder.adaptor_0, 2), (encoder.adaptor_1, 2), (encoder.adaptor_3_1, kept[0]),
                          (decoder.dec_1[0], kept[1]), (decoder.adaptor_0_1, kept[0]), (decoder.adaptor_1_1, 2)):
         pass_through(block.block[0].adaptor, count)
@@ -47,24 +45,3 @@ def settle(motion: MotionCodec, rates: Rates) -> None:
         motion.mv_q_decoder.copy_(1 / motion.mv_q_encoder)
         deviations /= rates.span ** 0.5
     start_scales(prior[-1].block, 3, deviations.clamp(min=0.2))
-
-
-def _set_down(block: Down, stage: Stage, gain: float = 1.0) -> None:
-    """Let `block` compute the stage from its first channels.
-
-    The shortcut, which is linear, has one vector in four, the branch what the others differ by from it.
-    """
-    kernel = gain * stage.kernel(3)
-    kept, inputs = kernel.shape[:2]
-    whole = kernel.sum((2, 3))
-    kernel[:, :, 1, 1] -= whole
-    lift = LIFT * kernel.abs().sum((1, 2, 3)) / 2
-    block.conv1.weight[:kept] = 0
-    block.conv1.weight[:kept, :inputs] = kernel
-    block.conv1.bias[:kept] = lift
-    block.conv2.weight[:kept] = 0
-    block.conv2.weight[range(kept), range(kept), 1, 1] = 1
-    block.conv2.bias[:kept] = 0
-    block.downsample.weight[:kept] = 0
-    block.downsample.weight[:kept, :inputs, 0, 0] = whole
-    block.downsample.bias[:kept] = -lift

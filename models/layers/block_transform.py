@@ -13,6 +13,9 @@ from models.layers.blocks import Down, Up
 COLOR_CORRELATION = 0.93
 """Between any two of red, green and blue."""
 
+LARGEST_DIFFERENCE = 12.0
+"""By which neighbouring values may differ before an activation bends (`set_difference_down`): pixels, of a flow."""
+
 
 def field_covariance(side: int, correlation: float, deviation: float, planes: int = 3,
                      between: float = COLOR_CORRELATION) -> Tensor:
@@ -105,6 +108,27 @@ def set_down(block: Down, stage: Stage, offset: Tensor | None = None) -> None:
         block.conv2.weight[n, n, 1, 1] = 1
     block.conv2.bias[:kept] = 0
     block.downsample.weight[:kept] = 0
+    block.downsample.bias[:kept] = -lift
+
+
+def set_difference_down(block: Down, stage: Stage, gain: float = 1.0) -> None:
+    """Let `block` compute the stage from its first channels, for values that may be large but differ little.
+
+    The shortcut, which is linear, has one value in four, the branch what the others differ by from it.
+    """
+    kernel = gain * stage.kernel(3)
+    kept, inputs = kernel.shape[:2]
+    whole = kernel.sum((2, 3))
+    kernel[:, :, 1, 1] -= whole
+    lift = LARGEST_DIFFERENCE * kernel.abs().sum((1, 2, 3)) / 2
+    block.conv1.weight[:kept] = 0
+    block.conv1.weight[:kept, :inputs] = kernel
+    block.conv1.bias[:kept] = lift
+    block.conv2.weight[:kept] = 0
+    block.conv2.weight[range(kept), range(kept), 1, 1] = 1
+    block.conv2.bias[:kept] = 0
+    block.downsample.weight[:kept] = 0
+    block.downsample.weight[:kept, :inputs, 0, 0] = whole
     block.downsample.bias[:kept] = -lift
 
 

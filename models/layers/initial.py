@@ -13,8 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.attention import ChannelTransform
-from models.layers.block_transform import Stage
+from models.layers.block_transform import Stage, stages
 from models.layers.blocks import DepthConv, Down, GateFFN, PlainFFN, Res, SumFFN, Up
+
+RESIDUAL_DEVIATION, RESIDUAL_CORRELATION = 0.06, 0.9
+"""Standard deviation of what a predicted frame differs by, and correlation of neighbouring pixels, near enough."""
+
+FLOW_DEVIATION, FLOW_CORRELATION = 3.0, 0.97
+"""Standard deviation of a flow at 1/4, in pixels, and correlation of neighbouring vectors."""
+
+FLOW_PRECISION = 25.0
+"""Latent steps per pixel of displacement, for lambda 1; they grow with its root."""
 
 PRECISION = 50.0
 """Latent steps per unit of a value, for lambda 1; they grow with its root."""
@@ -88,6 +97,22 @@ def scales_of(stage: Stage, rates: Rates) -> tuple[Tensor, Tensor]:
     deviations = precision * stage.deviations.float()
     shrink = (WIDE / deviations.clamp(min=WIDE)).sqrt()
     return precision * shrink, (deviations * shrink / rates.span ** 0.5).clamp(min=0.2)
+
+
+def residual_stages(*widths: int) -> list[Stage]:
+    """The transform of what a predicted frame differs by, for so many channels at 1/2, 1/4, ..."""
+    return stages(kept_channels(*widths), RESIDUAL_CORRELATION, RESIDUAL_DEVIATION)
+
+
+def flow_stages(*widths: int) -> tuple[Stage, Stage, Stage]:
+    """Of a flow: from 1/1 to 1/2 and 1/2 to 1/4, where means are taken, then from 1/4 to 1/8 and 1/8 to 1/16.
+
+    Args:
+        widths: channels at 1/8 and 1/16.
+    """
+    half, = stages([2], FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    eighth, sixteenth = stages(kept_channels(*widths, planes=2), FLOW_CORRELATION, FLOW_DEVIATION, planes=2, between=0)
+    return half, eighth, sixteenth
 
 
 def kept_channels(*widths: int, planes: int = 3) -> list[int]:

@@ -29,11 +29,16 @@ def hyper_analysis(y_channels: int, z_channels: int) -> nn.Sequential:
                          conv(z, z), leaky(0.01), conv(z, z, stride=2))
 
 
-def hyper_synthesis(z_channels: int, y_channels: int) -> nn.Sequential:
-    """A hyper latent, B z h w -> features for the parameters of the latent, B 2y 4h 4w."""
-    y, wide = y_channels, 3 * y_channels // 2
+def hyper_synthesis(z_channels: int, y_channels: int, inner: int | None = None) -> nn.Sequential:
+    """A hyper latent, B z h w -> features for the parameters of the latent, B 2y 4h 4w.
+
+    Args:
+        inner: channels inside, instead of as many as the latent has.
+    """
+    y = inner or y_channels
+    wide = 3 * y // 2
     return nn.Sequential(conv(z_channels, y), leaky(0.01), subpel(y, y, 1), leaky(0.01), conv(y, wide), leaky(0.01),
-                         subpel(wide, wide, 1), leaky(0.01), conv(wide, 2 * y))
+                         subpel(wide, wide, 1), leaky(0.01), conv(wide, 2 * y_channels))
 
 
 def prior_network(*widths: int) -> nn.Sequential:
