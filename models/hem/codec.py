@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.codec import RATES, CodedFrame, Formats, FrameHeader, Grid, Latent, Training, VideoCodec
 from models.entropy.coder import Coder
+from models.flow.spynet import MotionEstimation as NormalisedSPyNet
 from models.hem.config import HemConfig
 from models.hem.inter import CodedContent, InterCodec, Prediction
 from models.hem.intra import IntraCodec
@@ -20,6 +21,7 @@ from models.hem.motion import CodedMotion, MotionCodec
 from models.hem.motion_estimation import MotionEstimation
 from models.hem.rates import steps_of
 from models.hem.training import TRAINING
+from models.intra.dcvc_dc import IntraCodec as DCIntraCodec
 
 
 class DCVCHEM(VideoCodec):
@@ -38,8 +40,9 @@ class DCVCHEM(VideoCodec):
     def __init__(self, config: HemConfig):
         super().__init__()
         self.config = config
-        self.intra = IntraCodec(config)
-        self.motion_estimation = MotionEstimation(config.flow_channels)
+        self.intra = IntraCodec(config) if config.intra is None else DCIntraCodec(config.intra)
+        flow = config.motion_estimation
+        self.motion_estimation = MotionEstimation(config.flow_channels) if flow is None else NormalisedSPyNet(flow)
         self.motion = self.make_motion(config)
         self.inter = self.make_inter(config)
 

@@ -4,10 +4,11 @@
     frame, contexts -> contextual_encoder -> / steps -> y -> hyperprior, temporal prior, ref_y -> two passes -> y_hat
     y_hat, contexts -> contextual_decoder -> recon_generation_net -> frame
 
-Nothing is subtracted from the frame. Shapes: frames B 3 H W, H and W multiples of 64; contexts B channel_N at 1/1, 1/2
-and 1/4; y B channel_M H/16 W/16. Codecs that build on this one override how features are aligned (`align_features`),
-what goes into the parameters (`known`, `join_prior`, `fuse_priors`), or have an encoder and a decoder of their own
-(`make_encoder`, `make_decoder`), which join features with contexts in another way (`join_half`, `join_quarter`).
+Nothing is subtracted from the frame. Shapes: frames B 3 H W, H and W multiples of 64; contexts at 1/1, 1/2 and 1/4, of
+the channels that `HemConfig.scales` has for these; y B channel_M H/16 W/16. Codecs that build on this one override how
+features are aligned (`align_features`), what goes into the parameters (`known`, `join_prior`, `fuse_priors`), or have
+an encoder and a decoder of their own (`make_encoder`, `make_decoder`), which join features with contexts in another way
+(`join_half`, `join_quarter`).
 """
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Prediction(NamedTuple):
 class CodedContent(NamedTuple):
     """Attributes:
         frame: decoded frame, B 3 H W, unclamped.
-        feature: what the frame was made of, B channel_N H W.
+        feature: what the frame was made of, B C H W.
         y_hat: decoded latent, in the units of the undivided one.
     """
     frame: Tensor
@@ -65,13 +66,13 @@ class ContextualEncoder(_Join):
 
     def __init__(self, c: HemConfig):
         super().__init__()
-        n = c.channel_N
-        self.conv1 = conv(3 + n, n, stride=2)
-        self.res1 = BottleneckRes(2 * n)
-        self.conv2 = conv(2 * n, n, stride=2)
-        self.res2 = BottleneckRes(2 * n)
-        self.conv3 = conv(2 * n, n, stride=2)
-        self.conv4 = conv(n, c.channel_M, stride=2)
+        full, half, quarter, eighth = c.scales
+        self.conv1 = conv(3 + full, half, stride=2)
+        self.res1 = BottleneckRes(2 * half)
+        self.conv2 = conv(2 * half, quarter, stride=2)
+        self.res2 = BottleneckRes(2 * quarter)
+        self.conv3 = conv(2 * quarter, eighth, stride=2)
+        self.conv4 = conv(eighth, c.channel_M, stride=2)
 
     def forward(self, frame: Tensor, contexts: Pyramid) -> Tensor:
         full, half, quarter = contexts
@@ -86,13 +87,13 @@ class ContextualDecoder(_Join):
 
     def __init__(self, c: HemConfig):
         super().__init__()
-        n = c.channel_N
-        self.up1 = subpel(c.channel_M, n, 3)
-        self.up2 = subpel(n, n, 3)
-        self.res1 = BottleneckRes(2 * n)
-        self.up3 = subpel(2 * n, n, 3)
-        self.res2 = BottleneckRes(2 * n)
-        self.up4 = subpel(2 * n, c.recon_channel, 3)
+        _, half, quarter, eighth = c.scales
+        self.up1 = subpel(c.channel_M, eighth, 3)
+        self.up2 = subpel(eighth, quarter, 3)
+        self.res1 = BottleneckRes(2 * quarter)
+        self.up3 = subpel(2 * quarter, half, 3)
+        self.res2 = BottleneckRes(2 * half)
+        self.up4 = subpel(2 * half, c.recon_channel, 3)
 
     def forward(self, y_hat: Tensor, contexts: Pyramid) -> Tensor:
         _, half, quarter = contexts
@@ -106,7 +107,7 @@ class FrameGenerator(nn.Module):
 
     def __init__(self, c: HemConfig):
         super().__init__()
-        n = c.channel_N
+        n = c.scales[0]
         self.first_conv = conv(c.recon_channel + n, n)
         self.unet_1 = UNet(n, n, SqueezeExciteBlock, c.unet_channels, ReluRes)
         self.unet_2 = UNet(n, n, SqueezeExciteBlock, c.unet_channels, ReluRes)
@@ -125,22 +126,25 @@ class InterCodec(nn.Module):
     def __init__(self, c: HemConfig):
         super().__init__()
         n, m = c.channel_N, c.channel_M
+        *features, _ = c.scales
+        full, _, quarter = features
+        p = c.prior_channel
         self.config = c
         self.y_q_basic = nn.Parameter(torch.ones(1, m, 1, 1))
         self.y_q_scale = nn.Parameter(torch.ones(4, 1, 1, 1))
         self.bit_estimator_z = Factorized(n, Added(), noise=0.5)
-        self.feature_adaptor_I = conv(3, n)
-        self.feature_adaptor_P = conv(n, n, 1)
-        self.feature_extractor = FeatureExtractor(n, n, n)
-        self.context_fusion_net = ContextFusion(n, n, n)
+        self.feature_adaptor_I = conv(3, full)
+        self.feature_adaptor_P = conv(full, full, 1)
+        self.feature_extractor = FeatureExtractor(*features)
+        self.context_fusion_net = ContextFusion(*features)
         self.contextual_encoder = self.make_encoder(c)
         self.contextual_hyper_prior_encoder = nn.Sequential(
             conv(m, n), leaky(0.01), conv(n, n, stride=2), leaky(0.01), conv(n, n, stride=2))
-        self.contextual_hyper_prior_decoder = hyper_synthesis(n, m)
+        self.contextual_hyper_prior_decoder = hyper_synthesis(n, m, p)
         self.temporal_prior_encoder = nn.Sequential(
-            conv(n, 3 * m // 2, stride=2), leaky(0.1), conv(3 * m // 2, 2 * m, stride=2))
-        self.y_prior_fusion = prior_network(5 * m, 4 * m, 3 * m, 3 * m)
-        self.y_spatial_prior = prior_network(4 * m, 3 * m, 3 * m, 2 * m)
+            conv(quarter, p or 3 * m // 2, stride=2), leaky(0.1), conv(p or 3 * m // 2, 2 * m, stride=2))
+        self.y_prior_fusion = prior_network(5 * m, p or 4 * m, p or 3 * m, 3 * m)
+        self.y_spatial_prior = prior_network(4 * m, p or 3 * m, p or 3 * m, 2 * m)
         self.y_model = Laplace()
         self.contextual_decoder = self.make_decoder(c)
         self.recon_generation_net = FrameGenerator(c)

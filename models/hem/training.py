@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from models.codec import Pretrained, Training
+from models.hem import initial
 from models.hem.rates import ANCHOR_QPS
 
 
@@ -13,9 +14,13 @@ from models.hem.rates import ANCHOR_QPS
 def initialise(codec: nn.Module, lambdas: tuple[float, ...] | None = None) -> None:
     """Draw the convolutions anew, from PyTorch's generator; all else keeps the values of its construction.
 
-    As in the released code: Xavier-normal weights with gain sqrt(2) and biases of 0.01, in all networks. Linear layers
+    Codecs whose networks widen towards the latents start computed (initial.py), for the lambdas of QP 0 and 63. Others
+    as in the released code: Xavier-normal weights with gain sqrt(2) and biases of 0.01, in all networks. Linear layers
     and factorised priors are as PyTorch and their classes make them, all steps of quantisation 1.
     """
+    if codec.config.scale_channels is not None:
+        initial.initialise(codec, lambdas)
+        return
     for module in codec.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight, math.sqrt(2))
@@ -46,6 +51,14 @@ def released(ssim: bool, video: Callable[[str], tuple[str, ...]] = of_released_v
             Pretrained(f"acmmm2022_video_{metric}.pth.tar", video, None, origin))
 
 
+def of_hytip(name: str) -> tuple[str, ...]:
+    """Of a HyTIP: intra codec and flow estimation, which a configuration may take over."""
+    for root, own in (("if_model.", "intra."), ("MENet.", "motion_estimation.")):
+        if name.startswith(root):
+            return (own + name.removeprefix(root),)
+    return ()
+
+
 TRAINING = Training(initialise=initialise, qps=ANCHOR_QPS, rules={
     "same": lambda name: (name,),
-    "intra": lambda name: (name,) if name.startswith("intra.") else ()})
+    "intra": lambda name: (name,) if name.startswith("intra.") else (), "hytip": of_hytip})

@@ -80,19 +80,26 @@ class MipConfig(HemConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        mip, n = self.MIP_Params, self.channel_N
+        mip, full = self.MIP_Params, self.scales[0]
         if mip.offset_diversity:
-            require(n % mip.offset_groups == 0,
-                    f"offset_groups: {mip.offset_groups} does not divide channel_N, {n}")
-        require(mip.motion_condition != "offsets" or 2 * mip.offset_groups * mip.offset_num == n,
-                f"motion_condition: offsets needs 2 * offset_groups * offset_num = channel_N, {n}; it is "
+            for n in (full, *(self.scales[2:3] if mip.context_refine == "offset_diversity" else ())):
+                require(n % mip.offset_groups == 0,
+                        f"offset_groups: {mip.offset_groups} does not divide {self._named(n)}")
+        require(mip.motion_condition != "offsets" or 2 * mip.offset_groups * mip.offset_num == full,
+                f"motion_condition: offsets needs 2 * offset_groups * offset_num = {self._named(full)}; it is "
                 f"{2 * mip.offset_groups * mip.offset_num}")
-        require(mip.context_refine != "tcr" or n % mip.context_refine_heads == 0,
-                f"context_refine_heads: {mip.context_refine_heads} does not divide channel_N, {n}")
+        if mip.context_refine == "tcr":
+            n = self.scales[(1, 2, 4).index(mip.refined_scale)]
+            require(n % mip.context_refine_heads == 0,
+                    f"context_refine_heads: {mip.context_refine_heads} does not divide {self._named(n)}")
         if mip.entropy_rstb:
             for width in (self.motion_prior_width, self.prior_width):
                 require(width % mip.entropy_rstb_heads == 0, f"entropy_rstb_heads: {mip.entropy_rstb_heads} does not "
                         f"divide {width}, the width of a prior fusion")
+
+    def _named(self, channels: int) -> str:
+        """A number of channels with the key that it comes from."""
+        return f"{'channel_N' if self.scale_channels is None else 'the channels there'}, {channels}"
 
     @property
     def motion_prior_width(self) -> int:
@@ -102,4 +109,4 @@ class MipConfig(HemConfig):
     @property
     def prior_width(self) -> int:
         """Likewise of the frame's latent."""
-        return 4 * self.channel_M
+        return self.prior_channel or 4 * self.channel_M

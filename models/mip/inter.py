@@ -23,7 +23,7 @@ from models.mip.motion import GuidingMotion, fuse_with, prior_block
 class RefinedPrediction(NamedTuple):
     """Attributes:
         contexts: features of the aligned reference at 1/1, 1/2 and 1/4.
-        condition: what the next frame's motion is conditioned on, B channel_N H/2 W/2, or None.
+        condition: what the next frame's motion is conditioned on, B C H/2 W/2 with the channels of 1/1, or None.
         offset: the mean residual offset in pixels, B 2 H/2 W/2, or None.
         mask: the mean mask, B 1 H/2 W/2 in (0, 1), or None.
     """
@@ -34,11 +34,12 @@ class RefinedPrediction(NamedTuple):
 
 
 class ContextRefinement(nn.Module):
-    """x + convolutions around a residual block of window attention (TCR). B channel_N h w in and out."""
+    """x + convolutions around a residual block of window attention (TCR). B C h w in and out."""
 
     def __init__(self, c: MipConfig):
         super().__init__()
-        n, mip = c.channel_N, c.MIP_Params
+        mip = c.MIP_Params
+        n = c.scales[(1, 2, 4).index(c.MIP_Params.refined_scale)]
         before, inside, after = mip.context_refine_kernels
         self.conv_in = conv(n, n, before)
         self.act = leaky(0.1)
@@ -58,13 +59,13 @@ class MipInterCodec(InterCodec):
         mip = c.MIP_Params
         guidance = {"none": 0, "flow": 2, "feature": c.channel_mv}[mip.motion_guidance]
 
-        def diversity() -> OffsetDiversity:
-            return OffsetDiversity(c.channel_N, guidance, mip.offset_groups, mip.offset_num, mip.offset_magnitude)
+        def diversity(channels: int) -> OffsetDiversity:
+            return OffsetDiversity(channels, guidance, mip.offset_groups, mip.offset_num, mip.offset_magnitude)
 
         if mip.offset_diversity:
-            self.align = diversity()
+            self.align = diversity(c.scales[0])
         if mip.context_refine == "offset_diversity":
-            self.refine = diversity()
+            self.refine = diversity(c.scales[2])
         elif mip.context_refine == "tcr":
             self.refine = ContextRefinement(c)
         if mip.entropy_rstb:

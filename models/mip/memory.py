@@ -9,7 +9,7 @@ from models.hem.memory import HemMemory
 @dataclass(frozen=True)
 class MipMemory(HemMemory):
     """Attributes:
-        condition: what refined the motion of the last P-frame, B channel_N H/2 W/2; None after an I-frame, and where
-            the model has no condition.
+        condition: what refined the motion of the last P-frame, B C H/2 W/2 with the channels of 1/1; None after an
+            I-frame, and where the model has no condition.
     """
     condition: Tensor | None = None

@@ -3,7 +3,7 @@
     flow, condition -> mv_encoder -> y;  condition -> mv_condition_prior_encoder -> third prior
     y_hat -> mv_decoder -> flow_hat, and features on the way that guide its refinement
 
-Shapes: condition B channel_N H/2 W/2; guidance as `CodedMotion` says.
+Shapes: condition B C H/2 W/2 with the channels of features at 1/1; guidance as `CodedMotion` says.
 """
 from typing import NamedTuple
 
@@ -69,9 +69,9 @@ class MipMotionCodec(MotionCodec):
         n, mip = c.channel_mv, c.MIP_Params
         self.mv_decoder = GuidingSynthesis(n)
         if mip.motion_condition != "none":
-            self.mv_encoder = ConditionedAnalysis(n, c.channel_N)
+            self.mv_encoder = ConditionedAnalysis(n, c.scales[0])
             self.mv_condition_prior_encoder = nn.Sequential(
-                conv(c.channel_N, n, stride=2), leaky(0.1), conv(n, 3 * n // 2, stride=2), leaky(0.1),
+                conv(c.scales[0], n, stride=2), leaky(0.1), conv(n, 3 * n // 2, stride=2), leaky(0.1),
                 conv(3 * n // 2, 2 * n, stride=2))
             self.mv_y_prior_fusion = prior_network(5 * n, c.motion_prior_width, 3 * n, 3 * n)
         if mip.entropy_rstb:
@@ -112,7 +112,7 @@ class MipMotionCodec(MotionCodec):
         if memory.condition is not None:
             return memory.condition
         batch, _, height, width = memory.frame.shape
-        return memory.frame.new_zeros(batch, self.config.channel_N, height // 2, width // 2)
+        return memory.frame.new_zeros(batch, self.config.scales[0], height // 2, width // 2)
 
 
 def prior_block(c: MipConfig, channels: int) -> ResidualWindowBlock:

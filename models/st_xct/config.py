@@ -76,11 +76,12 @@ class XctConfig(HemConfig):
     def __post_init__(self):
         super().__post_init__()
         params = self.XCT_Params
-        at_context, at_prior = (self.channel_N, "channel_N"), (2 * self.channel_M, "2 channel_M")
-        for switch, names, (channels, width) in (
-                ("Add_TFE", ("TFE_large", "TFE_small"), at_context),
-                ("Add_TFD", ("TFD_large", "TFD_small"), at_context), ("Add_THEM", ("THEM",), at_prior)):
-            for name in names:
-                heads = getattr(params, name).heads
-                require(not getattr(params, switch) or channels % heads == 0,
-                        f"XCT_Params.{name}.heads {heads} must divide the {channels} channels there ({width})")
+        _, half, quarter, _ = self.scales
+        named = "channel_N" if self.scale_channels is None else "scale_channels"
+        for switch, name, channels, width in (
+                ("Add_TFE", "TFE_large", half, named), ("Add_TFE", "TFE_small", quarter, named),
+                ("Add_TFD", "TFD_large", half, named), ("Add_TFD", "TFD_small", quarter, named),
+                ("Add_THEM", "THEM", 2 * self.channel_M, "2 channel_M")):
+            heads = getattr(params, name).heads
+            require(not getattr(params, switch) or channels % heads == 0,
+                    f"XCT_Params.{name}.heads {heads} must divide the {channels} channels there ({width})")

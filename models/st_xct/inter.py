@@ -28,8 +28,8 @@ class TransformingEncoder(_Joining, ContextualEncoder):
     def __init__(self, c: XctConfig):
         super().__init__(c)
         p = c.XCT_Params
-        self.xct_large = Fuse(c.channel_N, p.TFE_large if p.Add_TFE else None, p)
-        self.xct_small = Fuse(c.channel_N, p.TFE_small if p.Add_TFE else None, p)
+        self.xct_large = Fuse(c.scales[1], p.TFE_large if p.Add_TFE else None, p)
+        self.xct_small = Fuse(c.scales[2], p.TFE_small if p.Add_TFE else None, p)
 
 
 class TransformingDecoder(_Joining, ContextualDecoder):
@@ -40,9 +40,9 @@ class TransformingDecoder(_Joining, ContextualDecoder):
         p = c.XCT_Params
         if p.up1_conv == PRINTED_UP1:
             self.up1 = subpel(c.channel_M, PRINTED_UP1 // 4, 3)
-            self.up2 = subpel(PRINTED_UP1 // 4, c.channel_N, 3)
-        self.xct_small = Fuse(c.channel_N, p.TFD_small if p.Add_TFD else None, p)
-        self.xct_large = Fuse(c.channel_N, p.TFD_large if p.Add_TFD else None, p)
+            self.up2 = subpel(PRINTED_UP1 // 4, c.scales[2], 3)
+        self.xct_small = Fuse(c.scales[2], p.TFD_small if p.Add_TFD else None, p)
+        self.xct_large = Fuse(c.scales[1], p.TFD_large if p.Add_TFD else None, p)
 
 
 class TransformingInterCodec(InterCodec):

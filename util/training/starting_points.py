@@ -17,7 +17,7 @@ from util.training.network import HEAD, TrainedNetwork
 
 Entries = dict[str, Tensor]
 
-FROM_NOTHING = ("scratch", "intra", "neighbour", "buffering")
+FROM_NOTHING = ("scratch", "intra", "neighbour", "buffering", "hytip")
 """`--restore` after which networks that nothing fills are to learn from random weights."""
 
 
