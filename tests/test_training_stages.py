@@ -186,28 +186,35 @@ def test_mixed_precision_stays_close():
     assert torch.cosine_similarity(gradient, rough, dim=0) > 0.95
 
 
-@pytest.mark.parametrize(("truncate", "expected"), [(None, [False, True, True, True]), (2, [False, True] * 2),
-                                                    (1, [False] * 4)])
-def test_gradients_end_at_windows(truncate, expected):
-    """Of all that is remembered, at every P-frame; the loss itself stays the same."""
+@pytest.mark.parametrize("truncate", [None, 1, 2, 3])
+def test_gradients_end_at_windows(truncate):
+    """Of all that is remembered, wherever a window of the sample opens; the loss itself stays the same."""
     model, phase = network(), phase_with(max_p_frames=4, truncate=truncate)
     plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=TYPES)
-    code_frame, seen = model.codec.code_frame, []
+    code_frame, left, taken = model.codec.code_frame, [], []
 
     def watched(coder, frame, memory, header):
-        if memory is not None:
-            seen.append({value.requires_grad for value in memory.tensors().values()})
-        return code_frame(coder, frame, memory, header)
+        if not header.intra:
+            taken.append(memory.tensors())
+        coded = code_frame(coder, frame, memory, header)
+        left.append(coded.memory.tensors())
+        return coded
 
     model.codec.code_frame = watched
-    frames = (seeded_video(5, 64, 64, 3) * 255).round().byte()[None]
+    frames = (seeded_video(5, 64, 64, 3) * 255).round().byte().expand(3, -1, -1, -1, -1)
+    keys = torch.tensor([0, 1, -1])                                       # shorten the first window by so many P-frames
 
     def loss(plan):
         return ClipLoss(model, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=False)(
-            frames, torch.tensor([20]), torch.tensor([1]))[0]
+            frames, torch.tensor([20] * 3), keys)[0]
 
-    loss(plan).mean().backward()
-    assert seen == [{kept} for kept in expected]
+    loss(plan)
+    for position in range(2, 5):
+        before, after = left[position - 1], taken[position - 1]
+        for name in before:
+            gradient, = torch.autograd.grad(after[name].sum(), before[name], retain_graph=True, allow_unused=True)
+            flows = [gradient is not None and bool(gradient[n].any()) for n in range(3)]
+            assert flows == [truncate is None or (position - 1 + key) % truncate != 0 for key in keys.tolist()], name
     with torch.no_grad():
         torch.testing.assert_close(loss(plan), loss(replace(plan, truncate=None)))
 

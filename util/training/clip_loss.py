@@ -43,9 +43,10 @@ class ClipLoss(nn.Module):
         Args:
             frames: uint8 B T 3 H W.
             qp: int64 (B,), for variable-rate models.
+            noise_keys: int64 (B,): all that is random about a sample.
         """
         variable = self._lambdas is not None
-        clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys))
+        clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys), noise_keys)
         scale = PSNR_SCALE * (self._lambdas[qp] if variable else self._lambda)
         with self._arithmetic():
             results = self._coder(clips)

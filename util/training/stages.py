@@ -42,7 +42,9 @@ class StagePlan:
         p_frames: P-frames per clip.
         detach_frame: whether the gradient stops at the reference frame.
         detach_flow: whether it stops at the remembered decoded flow.
-        truncate: P-frames after which no gradient flows on into what is remembered; None: it flows through all.
+        truncate: P-frames after which no gradient flows on into what is remembered; None: it flows through all. Each
+            sample's first window has another length, up to this: a frame that always opened one would learn to spend
+            for those that follow, a frame that always closed one to save.
         frame_types: of each frame of a clip, entry 0 being the I-frame's.
         terms: those that need gradients; the others are computed without, for the log.
     """
@@ -64,10 +66,12 @@ class Clips:
         frames: B T 3 H W.
         qp: rate index of each sample, int64 (B,), for I- and P-frames; for single-rate models an int, the intra anchor.
         noise: of the rate path.
+        keys: a random number for each sample, int64 (B,): where its first window of gradients ends (`truncate`).
     """
     frames: Tensor
     qp: Tensor | int
     noise: Noise
+    keys: Tensor | None = None
 
 
 class _Rounding:
@@ -105,7 +109,7 @@ class ClipCoder:
         memory = self._first_memory(frames[0], clips.qp)
         results = []
         for position, frame in enumerate(frames[1:], start=1):
-            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory, position)
+            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory, position, clips.keys)
             header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
                                  frame_type=self.plan.frame_types[position])
             coded = path(coder, frame, memory, self.model.understood(header))
@@ -141,12 +145,15 @@ class ClipCoder:
             total = total + self.distortion(warp(reference, flow), frame)
         return {**terms, "flow_distortion": total / FLOW_SCALES}
 
-    def _detached(self, memory: Memory, position: int) -> Memory:
+    def _detached(self, memory: Memory, position: int, keys: Tensor | None) -> Memory:
         """What is remembered at a P-frame (from 1), with gradients where the plan has them."""
         names, kept = ["frame"] * self.plan.detach_frame + ["flow"] * self.plan.detach_flow, memory.tensors()
-        if self.plan.truncate and (position - 1) % self.plan.truncate == 0:
-            names = list(kept)
-        return replace(memory, **{name: kept[name].detach() for name in names if name in kept})
+        kept |= {name: kept[name].detach() for name in names if name in kept}
+        if self.plan.truncate and position > 1:
+            opens = (position - 1 + (0 if keys is None else keys)) % self.plan.truncate == 0
+            opens = torch.as_tensor(opens, device=memory.frame.device).view(-1, 1, 1, 1)
+            kept = {name: torch.where(opens, x.detach(), x) for name, x in kept.items()}
+        return replace(memory, **kept)
 
     def _terms(self, coder: TrainingEstimator, frame: Tensor, memory: Memory, coded: CodedFrame) -> Terms:
         """What there is to measure of a P-frame, each (B,)."""
