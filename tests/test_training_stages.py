@@ -219,6 +219,32 @@ def test_gradients_end_at_windows(truncate):
         torch.testing.assert_close(loss(plan), loss(replace(plan, truncate=None)))
 
 
+@pytest.mark.parametrize("key, before", [(0, 0), (1, 1), (5, 5), (6, 0), (-1, 5)])
+def test_late_frames(key, before):
+    """Frames without gradients come first; the clip is played back and forth, and types go on from the I-frame."""
+    model, phase = network(), phase_with(max_p_frames=2, late=5)
+    types = (0, 1, 0, 2, 0, 2, 0, 2)
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=types)
+    code_frame, seen = model.codec.code_frame, []
+    frames = (seeded_video(3, 64, 64, 3) * 255).round().byte()[None]
+
+    def watched(coder, frame, memory, header):
+        which = [n for n in range(3) if torch.equal(frame[0], frames[0, n].float() / 255)]
+        seen.append((*which, header.intra, header.frame_type, torch.is_grad_enabled()))
+        return code_frame(coder, frame, memory, header)
+
+    model.codec.code_frame = watched
+    loss, means = ClipLoss(model, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=False)(
+        frames, torch.tensor([20]), torch.tensor([key << 8]))
+    order = [0, 1, 2, 1, 0, 1][before::-1] + [1, 2]
+    assert [which for which, *_ in seen] == order
+    assert [intra for _, intra, *_ in seen] == [True] + [False] * (before + 2)
+    assert [kind for _, _, kind, _ in seen][1:] == list(types[1:before + 3])
+    assert [learns for *_, learns in seen] == [False] * (before + 1) + [True] * 2
+    loss.mean().backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
 @torch.no_grad()
 def test_the_balance_of_rates():
     """Weights of the samples' losses, by lambdas a hundred times apart; 1 in the middle."""

@@ -198,7 +198,7 @@ def _check_phases(options: TrainingOptions, phases: tuple[Phase, ...], network: 
         if phase.balance and network.codec.single_rate:
             raise InputError(f"phase {phase.name}: balance weighs the rates of a model against each other, and this "
                              "one has a single rate; leave it out")
-        options.frame_types(phase.p_frames + 1)
+        options.frame_types(phase.late + phase.p_frames + 1)
         terms = phase.rate.terms | phase.distortion.terms
         if "feature_frame_distortion" in terms and network.head is None:
             raise InputError(f"phase {phase.name}: feature_frame_distortion needs --Pretrain_frame_feature")

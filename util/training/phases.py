@@ -32,6 +32,9 @@ class Phase:
         max_p_frames: P-frames per clip in the stages that do not fix them.
         truncate: P-frames through which gradients flow back, at most: windows of so many in the clip (truncated
             backpropagation through time, Williams and Peng 1990). Through many frames they may explode.
+        late: P-frames, at most, that are coded without gradients before those of the clip, which is played back and
+            forth for it; how many is random. So a codec learns what becomes of frames in a long group, at a third of
+            the cost of frames with gradients. Stage fullgop.
         batch_size: clips per optimizer step, over all processes.
         rate, distortion: the two sides of `loss_on`.
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
@@ -63,6 +66,7 @@ class Phase:
     rnn: int | None = None
     max_p_frames: int = 6
     truncate: int | None = None
+    late: int = 0
     batch_size: int
     lr: float
     rate: LossExpression
@@ -124,7 +128,7 @@ class Phase:
         keeps_frame = recurrent or (through_references and self.stage == "fullgop")
         return StagePlan(stage=self.stage, path=self.path, p_frames=self.p_frames, detach_frame=not keeps_frame,
                          detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
-                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate)
+                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate, late=self.late)
 
     @property
     def path(self) -> str | None:
@@ -163,6 +167,8 @@ class Phase:
                              f"{self.clip_norm} above 0")
         if self.truncate is not None and self.truncate < 1:
             raise InputError(f"phase {self.name}: truncate {self.truncate} must be at least 1")
+        if self.late < 0 or (self.late and self.stage != "fullgop"):
+            raise InputError(f"phase {self.name}: late {self.late} must be at least 0, and 0 but in stage fullgop")
         if self.lr_inputs is not None and self.lr_inputs < 1:
             raise InputError(f"phase {self.name}: lr_inputs {self.lr_inputs} must be at least 1")
         if not 0 <= self.balance <= 1:
@@ -196,15 +202,15 @@ assert _TERMS_ALONE.keys() == set(ALONE)
 _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mode": "mode", "RNN": "rnn",
          "max_num_Pframe": "max_p_frames", "frozen_modules": "frozen", "re-activate_modules": "reactivated",
          **{key: key for key in (
-             "truncate", "batch_size", "lr", "train_len", "lr_inputs", "milestones", "gamma", "final_lr",
+             "truncate", "late", "batch_size", "lr", "train_len", "lr_inputs", "milestones", "gamma", "final_lr",
              "warmup_steps", "clip_norm", "skip_above", "steps_per_epoch", "crop_size", "amp", "clips", "still",
              "lambdas", "balance", "validate")}}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
-_KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "truncate": int, "batch_size": int, "lr": float,
-          "train_len": float, "gamma": float, "stage": str, "mode": str, "final_lr": float, "warmup_steps": int,
-          "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int, "amp": str,
-          "balance": float, "still": float, "lr_inputs": int}
+_KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "truncate": int, "late": int, "batch_size": int,
+          "lr": float, "train_len": float, "gamma": float, "stage": str, "mode": str, "final_lr": float,
+          "warmup_steps": int, "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int,
+          "amp": str, "balance": float, "still": float, "lr_inputs": int}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:

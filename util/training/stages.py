@@ -12,6 +12,7 @@ Implicit memory is never detached, except where gradients are truncated. In the 
 remembered flow is. Shapes: clips
 B T 3 H W in [0, 1], in coding order.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,7 +46,8 @@ class StagePlan:
         truncate: P-frames after which no gradient flows on into what is remembered; None: it flows through all. Each
             sample's first window has another length, up to this: a frame that always opened one would learn to spend
             for those that follow, a frame that always closed one to save.
-        frame_types: of each frame of a clip, entry 0 being the I-frame's.
+        late: P-frames that are coded before, without gradients, at most; a random number of them for each batch.
+        frame_types: of each frame of a group, entry 0 being the I-frame's; late + p_frames + 1 of them.
         terms: those that need gradients; the others are computed without, for the log.
     """
     stage: str
@@ -56,6 +58,7 @@ class StagePlan:
     frame_types: tuple[int, ...]
     terms: frozenset[str]
     truncate: int | None = None
+    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Clips:
         frames: B T 3 H W.
         qp: rate index of each sample, int64 (B,), for I- and P-frames; for single-rate models an int, the intra anchor.
         noise: of the rate path.
-        keys: a random number for each sample, int64 (B,): where its first window of gradients ends (`truncate`).
+        keys: a random number for each sample, int64 (B,): where its first window of gradients ends (`truncate`), and
+            how many frames come before (`late`; the first sample decides).
     """
     frames: Tensor
     qp: Tensor | int
@@ -106,13 +110,23 @@ class ClipCoder:
             return [self._learn_flow(clips)]
         frames = clips.frames.unbind(1)[:self.plan.p_frames + 1]
         path = self.model.code_frame if self.plan.path is None else self.model.partial_paths()[self.plan.path]
-        memory = self._first_memory(frames[0], clips.qp)
+        before = 0 if clips.keys is None else int(clips.keys[0] >> 8) % (self.plan.late + 1)
+        memory = self._first_memory(_back_and_forth(frames, -before), clips.qp)
+
+        def code(frame: Tensor, number: int) -> tuple[TrainingEstimator, CodedFrame]:
+            coder = TrainingEstimator(clips.noise, self.quantise)
+            header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
+                                 frame_type=self.plan.frame_types[number])
+            return coder, path(coder, frame, memory, self.model.understood(header))
+
+        with torch.no_grad():
+            for number in range(1, before + 1):
+                _, coded = code(_back_and_forth(frames, number - before), number)
+                memory = coded.memory
         results = []
         for position, frame in enumerate(frames[1:], start=1):
-            coder, memory = TrainingEstimator(clips.noise, self.quantise), self._detached(memory, position, clips.keys)
-            header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
-                                 frame_type=self.plan.frame_types[position])
-            coded = path(coder, frame, memory, self.model.understood(header))
+            memory = self._detached(memory, position, clips.keys)
+            coder, coded = code(frame, before + position)
             results.append(self._terms(coder, frame, memory, coded))
             memory = coded.memory
         return results
@@ -190,6 +204,13 @@ class ClipCoder:
         kinds = {kind: [coder.bits[name] for name in sorted(coder.bits) if name.startswith(kind)] for kind in "mr"}
         rates = {f"{kind}_rate": sum(bits) / pixels for kind, bits in kinds.items() if bits}
         return {**rates, "rate": sum(rates.values())} if "r_rate" in rates else rates
+
+
+def _back_and_forth(frames: Sequence[Tensor], number: int) -> Tensor:
+    """Frame `number`, also below 0, of a clip that is played forwards and backwards in turns, 0 and the last once."""
+    last = len(frames) - 1
+    number = abs(number) % (2 * last)
+    return frames[min(number, 2 * last - number)]
 
 
 def _roughness(flow: Tensor, frame: Tensor) -> Tensor:

@@ -306,7 +306,7 @@ class Trainer:
 def loss_of_phase(options: TrainingOptions, phase: Phase, network: TrainedNetwork, anchor: int) -> ClipLoss:
     """What a phase minimises. `anchor`: the intra rate of a single-rate model."""
     plan = phase.stage_plan(variable_rate=not network.codec.single_rate, through_references=options.FGOP_Inter_XtRNN,
-                            frame_types=options.frame_types(phase.p_frames + 1))
+                            frame_types=options.frame_types(phase.late + phase.p_frames + 1))
     return ClipLoss(network, plan, phase.loss(options.frame_weight), anchor=anchor,
                     quality_level=options.quality_level, lambdas=phase.lambdas, balance=phase.balance,
                     ssim=options.ssim, amp=(phase.amp or options.amp) == "bfloat16")
