@@ -110,7 +110,7 @@ class ClipCoder:
             return [self._learn_flow(clips)]
         frames = clips.frames.unbind(1)[:self.plan.p_frames + 1]
         path = self.model.code_frame if self.plan.path is None else self.model.partial_paths()[self.plan.path]
-        before = 0 if clips.keys is None else int(clips.keys[0] >> 8) % (self.plan.late + 1)
+        before = self._frames_before(clips)
         memory = self._first_memory(_back_and_forth(frames, -before), clips.qp)
 
         def code(frame: Tensor, number: int) -> tuple[TrainingEstimator, CodedFrame]:
@@ -130,6 +130,12 @@ class ClipCoder:
             results.append(self._terms(coder, frame, memory, coded))
             memory = coded.memory
         return results
+
+    def _frames_before(self, clips: Clips) -> int:
+        """How many P-frames come before those that are learnt from. The host waits for a GPU where it is random."""
+        if not self.plan.late or clips.keys is None:
+            return 0
+        return int(clips.keys[0] >> 8) % (self.plan.late + 1)
 
     @torch.no_grad()
     def _first_memory(self, frame: Tensor, qp: Tensor | int) -> Memory:
