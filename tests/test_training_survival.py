@@ -188,6 +188,33 @@ def share_a_codec() -> None:
     team.leave()
 
 
+def test_late_frames_between_processes(tmp_path):
+    """Where an I-frame is no reference, what adapts it is left out; the processes need not agree on that."""
+    statuses, said = team_of_two(share_late_frames, folder=tmp_path)
+    assert statuses == [0, 0], said
+
+
+def share_late_frames() -> None:
+    team, network = Team("cpu"), seeded_network(tiny_config())
+    phase = Phase(name="p", first_epoch=1, last_epoch=1, stage="fullgop", batch_size=2, lr=1.0, late=2, max_p_frames=2,
+                  rate=LossExpression("rate"), distortion=LossExpression("distortion"))
+    network.select(phase)
+    plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0, 1, 0, 2, 0))
+    loss = ClipLoss(network, plan, phase.loss(()), anchor=0, quality_level=5)
+
+    def batch(before: int) -> tuple[torch.Tensor, ...]:
+        return (torch.full((1, 3, 3, 32, 32), 90, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64),
+                torch.tensor([before << 8]))
+
+    shared = team.share(loss, *batch(0), varying=True)
+    for both in ((0, 0), (2, 1), (0, 2)):
+        network.zero_grad()
+        shared(*batch(both[team.rank]))[0].sum().backward()
+        gradients = network.codec.inter.q_encoder.grad
+        assert torch.equal(gradients, team.sum(gradients.clone()) / 2) and gradients.any()
+    team.leave()
+
+
 def test_steps_are_counted_as_skipped_in_a_row_only_in_a_row(run, monkeypatch):
     calls, original = [], trainer.ClipLoss.forward
 

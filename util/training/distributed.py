@@ -94,7 +94,8 @@ class Team:
         if self.processes > 1:
             dist.barrier()
 
-    def share(self, module: nn.Module, *example: Tensor, static: bool = True) -> nn.Module:
+    def share(self, module: nn.Module, *example: Tensor, static: bool = True, varying: bool = False
+              ) -> nn.Module:
         """The module with gradients averaged over the processes in backward.
 
         Stages leave parameters without gradient, and so does `q_feature`: what gets none from the example is frozen,
@@ -103,6 +104,7 @@ class Team:
         Args:
             example: arguments of the module, of which the first result is a loss.
             static: every backward pass is alike and shares its gradients.
+            varying: a pass may leave out parameters that the example uses; each is searched for them.
         """
         if self.processes == 1:
             return module
@@ -111,7 +113,8 @@ class Team:
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, static_graph=static,
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False,
+                                       static_graph=static and not varying, find_unused_parameters=varying,
                                        gradient_as_bucket_view=True)
 
     def peak_memory(self) -> float | None:

@@ -136,7 +136,7 @@ class Trainer:
         self.progress.phase = phase.name
         loss = loss_of_phase(self.options, phase, self.network, self.setup.anchor)
         example = example_of_phase(phase, phase.crop_size or self.options.crop_size, self.team.device)
-        self.module = self.team.share(loss, *example, static=self.options.accumulate == 1)
+        self.module = self.team.share(loss, *example, static=self.options.accumulate == 1, varying=phase.late > 0)
         self.team.say(f"{phase.name}: epochs {phase.first_epoch} to {phase.last_epoch}, {len(chosen)} tensors with "
                       f"{sum(p.numel() for p in chosen.values()):,} parameters")
 
