@@ -63,6 +63,10 @@ class EpochOrder:
         """Key of the sample's quantisation noise, in 0..2^62."""
         return int(np.random.default_rng((self.seed, self.epoch, sample, 1)).integers(2 ** 62))
 
+    def frames_before(self, step: int, most: int) -> int:
+        """P-frames, 0..most, that an optimizer step codes before it learns from any (`Phase.late`)."""
+        return int(np.random.default_rng((self.seed, self.epoch, step, 3)).integers(most + 1))
+
     def rate(self, sample: int, rates: int) -> int:
         """QP of a sample: sample i of B draws from the i-th of B equal strata of the rates."""
         batch = self.batch(sample // self.batch_size)

@@ -110,6 +110,24 @@ def test_phases_say_what_is_taken_of_clips(tmp_path, toy, monkeypatch):
     assert taken == [ClipRecipe(2, 32, False), ClipRecipe(3, 16, False, still=0.25)]
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_steps_differ_in_the_frames_before_a_clip(tmp_path, toy, monkeypatch, accumulate):
+    """By their place in the epoch alone: all parts of a step, and so all processes, have the same number."""
+    seen, forward = [], trainer.ClipLoss.forward
+
+    def watched(self, frames, qp, keys, before=0):
+        seen.append(before)
+        return forward(self, frames, qp, keys, before)
+
+    monkeypatch.setattr(trainer.ClipLoss, "forward", watched)
+    phases = {"late": {"stage": "fullgop", "RNN": 1, "loss_on": {"R": "rate", "D": "distortion"}, "end_epoch": 1,
+                       "max_num_Pframe": 1, "late": 5, "steps_per_epoch": 6, "batch_size": 2}}
+    train(toy_options(tmp_path, train_data=write_clips(tmp_path / "clips", frames=3, side=40), accumulate=accumulate,
+                      train_conf=phase_file(tmp_path / "phases.yml", phases)))
+    expected = [order_of(2, epoch=1).frames_before(step, 5) for step in range(6)]
+    assert seen == [before for before in expected for _ in range(accumulate)] and len(set(expected)) > 2
+
+
 def test_an_epoch_is_a_fresh_random_part():
     parts = [order_of(100, fraction=0.5, epoch=epoch).order for epoch in (1, 2, 3)]
     for part in parts:

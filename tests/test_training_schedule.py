@@ -72,7 +72,8 @@ def test_recipes_in_the_repository_are_whole(path):
         for phase in read_phases(step.train_conf):
             frames = phase.p_frames + 1
             types = step.index_map_training or TrainingOptions.index_map_training
-            TrainingOptions(index_map_training=types, rate_gop_size=step.rate_gop_size).frame_types(frames)
+            TrainingOptions(index_map_training=types, rate_gop_size=step.rate_gop_size).frame_types(
+                phase.late + frames)
             if "frame_weight" in phase.distortion.text:
                 assert len(step.frame_weight) >= frames, (step.name, phase.name)
 

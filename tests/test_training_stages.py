@@ -219,8 +219,8 @@ def test_gradients_end_at_windows(truncate):
         torch.testing.assert_close(loss(plan), loss(replace(plan, truncate=None)))
 
 
-@pytest.mark.parametrize("key, before", [(0, 0), (1, 1), (5, 5), (6, 0), (-1, 5)])
-def test_late_frames(key, before):
+@pytest.mark.parametrize("before", [0, 1, 2, 5])
+def test_late_frames(before):
     """Frames without gradients come first; the clip is played back and forth, and types go on from the I-frame."""
     model, phase = network(), phase_with(max_p_frames=2, late=5)
     types = (0, 1, 0, 2, 0, 2, 0, 2)
@@ -235,7 +235,7 @@ def test_late_frames(key, before):
 
     model.codec.code_frame = watched
     loss, means = ClipLoss(model, plan, phase.loss(WEIGHTS), anchor=3, quality_level=5, ssim=False)(
-        frames, torch.tensor([20]), torch.tensor([key << 8]))
+        frames, torch.tensor([20]), torch.tensor([1]), before)
     order = [0, 1, 2, 1, 0, 1][before::-1] + [1, 2]
     assert [which for which, *_ in seen] == order
     assert [intra for _, intra, *_ in seen] == [True] + [False] * (before + 2)

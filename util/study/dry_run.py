@@ -82,7 +82,7 @@ class Clock:
         seconds = []
         for _ in range(3 if on_cuda else 2):
             started = time.perf_counter()
-            loss(*example)[0].sum().backward()
+            loss(*example, before=phase.late // 2)[0].sum().backward()
             if on_cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
@@ -91,8 +91,8 @@ class Clock:
 
 def _kind(options: TrainingOptions, phase: Phase) -> tuple:
     """What phases of equal cost have in common."""
-    return (phase.stage, phase.mode, phase.rnn, phase.p_frames, phase.frozen, phase.crop_size or options.crop_size,
-            phase.amp or options.amp)
+    return (phase.stage, phase.mode, phase.rnn, phase.p_frames, phase.late, phase.frozen,
+            phase.crop_size or options.crop_size, phase.amp or options.amp)
 
 
 def _updates(options: TrainingOptions, phase: Phase) -> int:

@@ -37,16 +37,18 @@ class ClipLoss(nn.Module):
                              else None, persistent=False)
         self._lambda, self._balance = distortion.lambda_of_level(quality_level), balance
 
-    def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor) -> tuple[Tensor, Terms]:
+    def forward(self, frames: Tensor, qp: Tensor, noise_keys: Tensor, before: int = 0) -> tuple[Tensor, Terms]:
         """Loss (B,) and, without gradient, the mean of each term over the P-frames (B,).
 
         Args:
             frames: uint8 B T 3 H W.
             qp: int64 (B,), for variable-rate models.
             noise_keys: int64 (B,): all that is random about a sample.
+            before: P-frames that are coded before those of the clip, as in `Clips`.
         """
         variable = self._lambdas is not None
-        clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys), noise_keys)
+        clips = Clips(frames.float() / 255, qp if variable else self._anchor, SampleNoise(noise_keys), noise_keys,
+                      before)
         scale = PSNR_SCALE * (self._lambdas[qp] if variable else self._lambda)
         with self._arithmetic():
             results = self._coder(clips)

@@ -99,19 +99,20 @@ class Team:
         """The module with gradients averaged over the processes in backward.
 
         Stages leave parameters without gradient, and so does `q_feature`: what gets none from the example is frozen,
-        or every process would have to search for it in every step.
+        or every process would have to search for it in every step. Where passes vary, every process does.
 
         Args:
             example: arguments of the module, of which the first result is a loss.
             static: every backward pass is alike and shares its gradients.
-            varying: a pass may leave out parameters that the example uses; each is searched for them.
+            varying: which parameters a pass uses differs from step to step.
         """
         if self.processes == 1:
             return module
-        module(*example)[0].sum().backward()
-        for parameter in module.parameters():
-            parameter.requires_grad_(parameter.grad is not None)
-            parameter.grad = None
+        if not varying:
+            module(*example)[0].sum().backward()
+            for parameter in module.parameters():
+                parameter.requires_grad_(parameter.grad is not None)
+                parameter.grad = None
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False,
                                        static_graph=static and not varying, find_unused_parameters=varying,

@@ -33,8 +33,8 @@ class Phase:
         truncate: P-frames through which gradients flow back, at most: windows of so many in the clip (truncated
             backpropagation through time, Williams and Peng 1990). Through many frames they may explode.
         late: P-frames, at most, that are coded without gradients before those of the clip, which is played back and
-            forth for it; how many is random. So a codec learns what becomes of frames in a long group, at a third of
-            the cost of frames with gradients. Stage fullgop.
+            forth for it; how many is random, and the same for all clips of an optimizer step. So a codec learns what
+            becomes of frames in a long group, at a third of the cost of frames with gradients. Stage fullgop.
         batch_size: clips per optimizer step, over all processes.
         rate, distortion: the two sides of `loss_on`.
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
@@ -128,7 +128,7 @@ class Phase:
         keeps_frame = recurrent or (through_references and self.stage == "fullgop")
         return StagePlan(stage=self.stage, path=self.path, p_frames=self.p_frames, detach_frame=not keeps_frame,
                          detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
-                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate, late=self.late)
+                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate)
 
     @property
     def path(self) -> str | None:

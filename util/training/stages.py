@@ -46,8 +46,7 @@ class StagePlan:
         truncate: P-frames after which no gradient flows on into what is remembered; None: it flows through all. Each
             sample's first window has another length, up to this: a frame that always opened one would learn to spend
             for those that follow, a frame that always closed one to save.
-        late: P-frames that are coded before, without gradients, at most; a random number of them for each batch.
-        frame_types: of each frame of a group, entry 0 being the I-frame's; late + p_frames + 1 of them.
+        frame_types: of each frame of a group, entry 0 being the I-frame's; those of frames before the clip, too.
         terms: those that need gradients; the others are computed without, for the log.
     """
     stage: str
@@ -58,7 +57,6 @@ class StagePlan:
     frame_types: tuple[int, ...]
     terms: frozenset[str]
     truncate: int | None = None
-    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,14 @@ class Clips:
         frames: B T 3 H W.
         qp: rate index of each sample, int64 (B,), for I- and P-frames; for single-rate models an int, the intra anchor.
         noise: of the rate path.
-        keys: a random number for each sample, int64 (B,): where its first window of gradients ends (`truncate`), and
-            how many frames come before (`late`; the first sample decides).
+        keys: a random number for each sample, int64 (B,): where its first window of gradients ends (`truncate`).
+        before: P-frames that are coded before, without gradients, the clip being played back and forth for it.
     """
     frames: Tensor
     qp: Tensor | int
     noise: Noise
     keys: Tensor | None = None
+    before: int = 0
 
 
 class _Rounding:
@@ -110,7 +109,7 @@ class ClipCoder:
             return [self._learn_flow(clips)]
         frames = clips.frames.unbind(1)[:self.plan.p_frames + 1]
         path = self.model.code_frame if self.plan.path is None else self.model.partial_paths()[self.plan.path]
-        before = self._frames_before(clips)
+        before = clips.before
         memory = self._first_memory(_back_and_forth(frames, -before), clips.qp)
 
         def code(frame: Tensor, number: int) -> tuple[TrainingEstimator, CodedFrame]:
@@ -130,12 +129,6 @@ class ClipCoder:
             results.append(self._terms(coder, frame, memory, coded))
             memory = coded.memory
         return results
-
-    def _frames_before(self, clips: Clips) -> int:
-        """How many P-frames come before those that are learnt from. The host waits for a GPU where it is random."""
-        if not self.plan.late or clips.keys is None:
-            return 0
-        return int(clips.keys[0] >> 8) % (self.plan.late + 1)
 
     @torch.no_grad()
     def _first_memory(self, frame: Tensor, qp: Tensor | int) -> Memory:

@@ -163,7 +163,8 @@ class Trainer:
         started, sums = time.monotonic(), None
         with bar, torch.autograd.set_detect_anomaly(self.options.debug):
             for part, batch in zip(parts, batches(loader, self.progress)):
-                sums = self.accumulate(part, batch, len(order.batch(part.step)), sums)
+                before = order.frames_before(part.step, phase.late)
+                sums = self.accumulate(part, batch, len(order.batch(part.step)), sums, before)
                 if part.last:
                     now = time.monotonic()
                     self.progress.seconds += now - started
@@ -173,14 +174,14 @@ class Trainer:
                     sums = None
             self._grant(self._account(self.steps.drain(), bar), bar)
 
-    def accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None
-                    ) -> dict[str, Tensor]:
+    def accumulate(self, part: MicroBatch, batch: Sample, batch_size: int, sums: dict[str, Tensor] | None,
+                   before: int = 0) -> dict[str, Tensor]:
         """Gradients of one micro-batch, averaged over the whole batch, and the sums of its loss and terms."""
         report_corrupt(batch.corrupt, self.setup.checkpoints.folder.parent)
         alone = self.team.processes == 1
         with nullcontext() if part.last or alone else self.module.no_sync():
             loss, terms = self.module(*(x.to(self.team.device, non_blocking=True)
-                                        for x in (batch.frames, batch.qp, batch.noise_key)))
+                                        for x in (batch.frames, batch.qp, batch.noise_key)), before)
             weight = self.team.processes / batch_size if part.real else 0.0
             (loss.sum() * weight).backward()
         found = {"loss": loss.detach(), **terms, "samples": torch.ones_like(loss)}
