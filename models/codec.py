@@ -258,7 +258,7 @@ class VideoCodec(nn.Module):
         return False
 
     @property
-    def settings(self) -> dict[str, bool]:
+    def settings(self) -> dict[str, object]:
         """What changes the result and shows in no weight's name or shape, where it is not as released.
 
         Part of the fingerprint: streams of such a model can be decoded by such a model alone.

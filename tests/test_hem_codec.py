@@ -12,6 +12,7 @@ from models.hem.latent import code_with_dual_prior
 from models.spatial_prior import DUAL_SCHEDULE, passes
 from seeded import seeded_video
 from seeded_hem import TINY_HEM, seeded_hem
+from util.checkpoint import fingerprint
 
 SIZE = (64, 128)
 
@@ -143,3 +144,9 @@ def test_what_the_dual_prior_sees():
 
 def test_the_configuration_file_has_the_released_widths():
     assert configure(find_model("dcvc-hem")) == HemConfig()
+
+
+def test_the_fingerprint_knows_the_rate_points():
+    """They say what a QP means."""
+    one, other = (seeded_hem(replace(TINY_HEM, rate_points=points)) for points in (None, 4))
+    assert fingerprint(one) != fingerprint(other)

@@ -17,6 +17,7 @@ from models.mip.codec import DCVCMIP
 from seeded import seeded_video
 from seeded_hem import seeded_hem
 from seeded_mip import ROWS, row_config, seeded_mip, tiny_config
+from util.checkpoint import fingerprint
 from util.evaluation.complexity import buffer_size, count_macs
 from util.formats import half_copy, portable_copy
 
@@ -72,6 +73,19 @@ def test_a_decoder_comes_to_the_same_frames(row):
     assert ("condition" in memory.tensors()) == has_condition
     if has_condition:
         assert memory.condition.shape == (1, 8, SIZE[0] // 2, SIZE[1] // 2)
+
+
+@pytest.mark.parametrize("row, others", [("E", {"offset_magnitude": 20}), ("E", {"context_refine_scale": 1}),
+                                         ("E", {"context_refine_scale": 2}), ("D", {"motion_condition": "offsets"})])
+def test_the_fingerprint_knows_what_no_weight_shows(row, others):
+    """The same weights, other frames: a stream of one must not be taken by the other."""
+    config = tiny_config(row)
+    one, other = (seeded_mip(replace(config, MIP_Params=replace(config.MIP_Params, **changes)))
+                  for changes in ({}, others))
+    assert {name: x.shape for name, x in one.state_dict().items()} == {
+        name: x.shape for name, x in other.state_dict().items()}
+    assert not torch.equal(code(one)[0][-1].frame, code(other)[0][-1].frame)
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_without_offsets_it_is_a_plain_warp():

@@ -115,6 +115,10 @@ class DCVCHEM(VideoCodec):
         """Pieces between the four anchors, or the rate points of the released evaluation."""
         return self.config.rate_points or RATES
 
+    @property
+    def settings(self) -> dict[str, object]:
+        return {} if self.config.rate_points is None else {"rate_points": self.config.rate_points}
+
     def formats(self) -> Formats:
         motion, inter = self.motion, self.inter
         analysis = (motion.mv_encoder, motion.mv_hyper_prior_encoder, inter.contextual_encoder,

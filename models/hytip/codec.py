@@ -124,7 +124,7 @@ class HyTIP(VideoCodec):
         return not self.config.variable_rate
 
     @property
-    def settings(self) -> dict[str, bool]:
+    def settings(self) -> dict[str, object]:
         motion, inter = self.config.motion, self.config.inter
         return {**({"no_motion": True} if motion.no_motion else {}),
                 **({} if inter.clamp_residual else {"clamp_residual": False})}

@@ -10,7 +10,7 @@ from models.codec import Formats, Training
 from models.hem.codec import DCVCHEM
 from models.hem.inter import CodedContent
 from models.layers.offset_diversity import OffsetDiversity
-from models.mip.config import MipConfig
+from models.mip.config import MipConfig, MipParams
 from models.mip.inter import MipInterCodec, RefinedPrediction
 from models.mip.memory import MipMemory
 from models.mip.motion import GuidingMotion, MipMotionCodec
@@ -40,6 +40,19 @@ class DCVCMIP(DCVCHEM):
     @classmethod
     def for_training(cls) -> Training:
         return TRAINING
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Offsets and the feature that they are made from have the same number of channels, as have contexts."""
+        mip, paper = self.config.MIP_Params, MipParams()
+        own = {}
+        if mip.offset_diversity and mip.offset_magnitude != paper.offset_magnitude:
+            own["offset_magnitude"] = mip.offset_magnitude
+        if mip.motion_condition == "offsets":
+            own["motion_condition"] = "offsets"
+        if mip.refined_scale not in (None, 4):
+            own["context_refine_scale"] = mip.refined_scale
+        return super().settings | own
 
     def formats(self) -> Formats:
         """Offsets are displacements, and made in float32; what they move is not."""
