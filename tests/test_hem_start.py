@@ -15,7 +15,10 @@ from models.hem.config import HemConfig
 from models.hytip.codec import HyTIP
 from models.mip.codec import DCVCMIP
 from models.mip.config import MipConfig, MipParams
+from models.st_xct.codec import STXCT
+from models.st_xct.config import LargePlace, PriorPlace, SmallPlace, XctConfig, XctParams
 from seeded import seeded_video
+from seeded_mip import ROWS, row_config
 from util.demo import CLIP
 from util.training.network import TrainedNetwork
 from util.training.starting_points import carry_over
@@ -68,11 +71,13 @@ def p_frames(codec, frames, coder=Unrounded) -> list[torch.Tensor]:
     return decoded
 
 
-@pytest.mark.parametrize("base", [False, True], ids=["mip", "hem"])
-def test_untrained_p_frames_come_back(config, mip, frames, base):
-    """The transform of what the warped reference lacks: without rounding, and with it."""
+@pytest.mark.parametrize("kind", ["mip", "hem", "xct"])
+def test_untrained_p_frames_come_back(config, mip, frames, kind):
+    """The transform of what the warped reference lacks, without rounding and with it; other parts add nothing."""
     shared = {key: value for key, value in vars(config).items() if key in HemConfig.__dataclass_fields__}
-    codec = started(DCVCHEM, HemConfig(**shared)) if base else mip
+    transformers = XctParams(Add_TFE=True, Add_THEM=True, Add_TFD=True, THEM=PriorPlace(blocks=1, heads=4))
+    codec = {"mip": lambda: mip, "hem": lambda: started(DCVCHEM, HemConfig(**shared)),
+             "xct": lambda: started(STXCT, XctConfig(**shared, XCT_Params=transformers))}[kind]()
     for coder, wanted in ((Unrounded, 46.0), (Estimator, 40.0)):
         for frame, decoded in zip(frames[1:], p_frames(codec, frames, coder)):
             assert -10 * (decoded - frame).square().mean().log10() > wanted
@@ -107,21 +112,48 @@ def test_released_widths_start_as_released(monkeypatch):
     assert codec.inter.contextual_encoder.conv1.bias.unique().tolist() == pytest.approx([0.01])
 
 
-def test_what_is_coded_is_decoded(mip):
-    """Every part in another width than the next one."""
-    clip, memory = seeded_video(3, *SIZE, 1)[:, None], None
-    sent = []
-    for n, frame in enumerate(clip):
+def roundtrip(codec, frames: int = 3):
+    """Code, then decode from the symbols alone; the decoder's memory at the end."""
+    memory, sent = None, []
+    for n, frame in enumerate(seeded_video(frames, *SIZE, 1)[:, None]):
         header, coder = FrameHeader(intra=n == 0, qp=20, size=SIZE), Recorder()
-        coded = mip.code_frame(coder, frame, memory, header)
+        coded = codec.code_frame(coder, frame, memory, header)
         memory = coded.memory
         sent.append((header, coder.symbols, coded.frame))
     memory = None
     for header, symbols, expected in sent:
-        coded = mip.code_frame(Replayer(symbols), None, memory, header)
+        coded = codec.code_frame(Replayer(symbols), None, memory, header)
         memory = coded.memory
         assert torch.equal(coded.frame, expected)
-    assert memory.buffer_size(decoder=True) == 8 + 8 / 4 + (160 + 24) / 256
+    return memory
+
+
+def test_what_is_coded_is_decoded(mip):
+    """Every part in another width than the next one."""
+    assert roundtrip(mip).buffer_size(decoder=True) == 8 + 8 / 4 + (160 + 24) / 256
+
+
+UNEQUAL = {"intra_channel": 8, "intra_recon_channel": 4, "channel_mv": 8, "channel_N": 6, "channel_M": 12,
+           "recon_channel": 4, "unet_channels": (4, 6, 8), "flow_channels": (4, 8, 4, 4), "prior_channel": 16,
+           "scale_channels": (8, 12, 16, 20)}
+"""No two of them alike where it matters."""
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_of_mip_in_unequal_widths(row):
+    switches = row_config(row).MIP_Params
+    params = replace(switches, offset_groups=2, offset_num=2, entropy_rstb_heads=2)
+    roundtrip(started(DCVCMIP, MipConfig(**UNEQUAL, MIP_Params=params)))
+
+
+def test_transformers_in_unequal_widths():
+    """ST-XCT's, at all of its places."""
+    params = XctParams(Add_TFE=True, Add_THEM=True, Add_TFD=True, THEM=PriorPlace(blocks=1, heads=2),
+                       **{f"{place}_large": LargePlace(blocks=1) for place in ("TFE", "TFD")},
+                       **{f"{place}_small": SmallPlace(blocks=1) for place in ("TFE", "TFD")})
+    roundtrip(started(STXCT, XctConfig(**UNEQUAL, XCT_Params=params)))
+    with pytest.raises(ValueError, match=r"TFE_large.heads 5 must divide the 12 channels there \(scale_channels\)"):
+        XctConfig(**UNEQUAL, XCT_Params=replace(params, TFE_large=LargePlace(blocks=1, heads=5)))
 
 
 def test_intra_codec_and_flow_of_a_hytip(config):

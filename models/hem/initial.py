@@ -3,8 +3,8 @@
 Random weights that keep the variance (models/layers/initial.py), then: the motion codec carries the mean flow of every
 4x4 pixels; the remembered feature begins with the three colours of the frame, which pass through feature extraction,
 alignment and fusion unchanged, so that the first context begins with the warped reference; the encoder is a block
-transform of frame less reference, the decoder its inverse, and the frame generator adds the reference again. Two codecs
-of the family that have this in common need nothing else.
+transform of frame less reference, the decoder its inverse, and the frame generator adds the reference again. What
+DCVC-MIP and ST-XCT put between starts without effect.
 """
 import torch
 from torch import Tensor, nn
