@@ -1,4 +1,4 @@
-"""Configurations and models that the tests build."""
+"""Configurations and models that the tests build, and a coder."""
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,16 @@ STEPS = (("Motion_Explicit", "Inter_CRC_Explicit"), ("Motion_Explicit", "Inter_M
 
 TINY_FLAGS = ("--cond_motion_coder_conf", TINY / "Motion.yml", "--residual_coder_conf", TINY / "Inter.yml",
               "--intra_coder_conf", TINY / "Intra.yml", "--motion_estimation_conf", TINY / "MENet.yml")
+
+
+class Unrounded:
+    """A coder that hands every value on as it is."""
+
+    def code(self, residual, scale, model, name):
+        return residual
+
+    def code_z(self, z, prior, size, name):
+        return z
 
 
 def full_config(motion: str = "Motion", inter: str = "Inter") -> ModelConfig:

@@ -6,7 +6,7 @@ import torch
 
 from dataloader.open import FirstFrames
 from dataloader.source import PngFolder
-from helpers import ROOT, TINY
+from helpers import ROOT, TINY, Unrounded
 from models.catalogue import build_codec, codec_class, configure, find_model
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator, Recorder, Replayer
@@ -26,16 +26,6 @@ from util.training.starting_points import carry_over
 SMALL = find_model(ROOT / "config" / "small_next" / "dcvc-mip.yml")
 HYTIP = find_model(ROOT / "config" / "small_next" / "hytip.yml")
 SIZE = (128, 192)
-
-
-class Unrounded:
-    """A coder that hands every value on as it is."""
-
-    def code(self, residual, scale, model, name):
-        return residual
-
-    def code_z(self, z, prior, size, name):
-        return z
 
 
 def started(codec_type: type[DCVCHEM], config: HemConfig) -> DCVCHEM:

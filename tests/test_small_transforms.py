@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from dataloader.open import FirstFrames
 from dataloader.source import PngFolder
-from helpers import ROOT
+from helpers import ROOT, Unrounded
 from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
@@ -25,16 +25,6 @@ WANTED = 42.0
 """PSNR in dB, at the highest rate."""
 
 FRAME_TYPES = (0, 1, 0, 2, 0, 2, 0, 2, 0)
-
-
-class Unrounded:
-    """A coder that hands every value on as it is."""
-
-    def code(self, residual, scale, model, name):
-        return residual
-
-    def code_z(self, z, prior, size, name):
-        return z
 
 
 def codec_of(model: str) -> HyTIP:
