@@ -7,7 +7,7 @@ from training_helpers import seeded_network
 
 from helpers import tiny_config
 from models.entropy.distributions import Bounded
-from models.entropy.training import SampleNoise, TrainingEstimator, no_noise, round_straight_through
+from models.entropy.training import SampleNoise, SymbolEstimator, TrainingEstimator, no_noise, round_straight_through
 from seeded import seeded_video
 from util.errors import InputError
 from util.training.losses import PSNR_SCALE, Distortion, Loss, LossExpression
@@ -96,6 +96,70 @@ def test_signal_and_rate_paths_differ():
     assert coder.code(residual, scale, model, "ry").tolist() == [[0, 1]]
     expected = model.bits(residual + 0.1, scale).sum()
     assert coder.bits["ry"].item() == pytest.approx(expected.item())
+
+
+def of_symbols(residual: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Bits (B,) as the estimator without noise counts them."""
+    model = seeded_network(tiny_config()).codec.inter.context_model.gaussian_conditional
+    coder = SymbolEstimator(unusable_noise)
+    assert torch.equal(coder.code(residual, scale, model, "ry"), residual.round())
+    return coder.bits["ry"]
+
+
+def unusable_noise(like, half_width):
+    raise AssertionError("noise was asked for")
+
+
+def test_symbols_cost_what_they_cost():
+    model = seeded_network(tiny_config()).codec.inter.context_model.gaussian_conditional
+    residual = torch.tensor([[0.0, 0.2, -0.2, 1.0, 1.3, -2.8]])
+    scale = torch.full_like(residual, 0.7).requires_grad_()
+    bits = of_symbols(residual, scale)
+    symbols = model.bits(residual.round(), scale).sum()
+    assert bits.item() == pytest.approx(symbols.item(), rel=2e-2)
+    ours, theirs = (torch.autograd.grad(x.sum(), scale)[0] for x in (bits, symbols))
+    torch.testing.assert_close(ours, theirs, rtol=0.15, atol=0.02)
+    halves = of_symbols(torch.tensor([[1.5]]), scale[:, :1])
+    assert halves.item() == pytest.approx(model.bits(torch.tensor([1.0, 2.0]), scale[0, :2]).mean().item(), rel=1e-5)
+
+
+def test_symbols_are_drawn_to_the_cheaper_one_where_two_are_near():
+    for value, sign in ((0.5, 1), (0.45, 1), (-0.55, -1), (1.5, 1)):
+        residual = torch.tensor([[value]], requires_grad=True)
+        of_symbols(residual, torch.full((1, 1), 0.4)).backward()
+        assert residual.grad.item() * sign > 1, value
+    for value in (0.0, 0.1, 1.0, -2.05):
+        residual = torch.tensor([[value]], requires_grad=True)
+        of_symbols(residual, torch.full((1, 1), 0.4)).backward()
+        assert abs(residual.grad.item()) < 0.2, value
+
+
+def test_noise_costs_where_symbols_cost_nothing():
+    """Zeros at the least scale: nothing, and a tenth of a bit and more with noise on them."""
+    model = seeded_network(tiny_config()).codec.inter.context_model.gaussian_conditional
+    residual, scale = torch.zeros(1, 10_000), torch.full((1, 10_000), 0.11)
+    noisy = TrainingEstimator(SampleNoise(torch.tensor([7])))
+    noisy.code(residual, scale, model, "ry")
+    assert noisy.bits["ry"].item() > 0.1 * 10_000
+    assert of_symbols(residual, scale).item() < 0.01 * 10_000
+
+
+@pytest.mark.parametrize("stage", ["fullgop", "intra"])
+def test_a_phase_says_what_bits_are_of(stage):
+    """With `rate_of: symbols` no noise is asked for, and the rates are others."""
+    codec = seeded_network(tiny_config()).codec
+    name = "i_rate" if stage == "intra" else "rate"
+    frames = seeded_video(2, 64, 64, 3).unsqueeze(0)
+
+    def terms(rate_of, noise):
+        phase = Phase(name="p", first_epoch=1, last_epoch=1, stage=stage, max_p_frames=1, batch_size=1, lr=1e-4,
+                      rate=LossExpression(name), distortion=LossExpression("distortion"), rate_of=rate_of)
+        plan = phase.stage_plan(variable_rate=True, through_references=False, frame_types=(0, 1))
+        return ClipCoder(codec, plan, Distortion())(Clips(frames, torch.tensor([30]), noise))[0]
+
+    noisy, exact = terms("noise", SampleNoise(torch.tensor([7]))), terms("symbols", unusable_noise)
+    assert noisy[name].item() != pytest.approx(exact[name].item(), rel=1e-3)
+    assert noisy["distortion"].item() == exact["distortion"].item()
 
 
 PARAMETERS = (

@@ -135,6 +135,7 @@ PHASE = {"end_epoch": 2, "stage": "fullgop", "RNN": 0, "batch_size": 2, "lr": 1e
     ({"balance": -0.5}, "balance -0.5 is outside 0..1"),
     ({"truncate": 0}, "truncate 0 must be at least 1"),
     ({"late": -1}, "late -1 must be at least 0"),
+    ({"rate_of": "bits"}, "rate_of 'bits' must be noise or symbols"),
     ({"late": 3, "stage": "1Pframe"}, "late 3 must be at least 0, and 0 but in stage fullgop"),
     ({"still": 1.5}, "still 1.5 is outside 0..1"),
     ({"stage": None}, "stage None cannot be used"),

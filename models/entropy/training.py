@@ -4,7 +4,12 @@
 
 The rate is estimated under additive uniform noise (Balle et al., ICLR 2017), the signal sees what evaluation sees
 (SPEC section 7; `quant_mode: estUN_outR`). Shapes: residuals B x n, hyper latents B C h w.
+
+Noise counts too many bits where nearly all symbols are 0: at the least scale a residual of 0 costs nothing, and
+0.15 bits with noise. Those bits do not fall when the steps grow, so that training prefers steps that are too fine
+(docs/small_model.md has figures). `SymbolEstimator` counts what symbols cost.
 """
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -77,15 +82,38 @@ class TrainingEstimator:
         self._noise, self._quantise = noise, quantise
 
     def code(self, residual: Tensor, scale: Tensor, distribution: Conditional, name: str) -> Tensor:
-        noisy = _wide(residual) + self._noise(residual, distribution.noise)
-        self._count(name, distribution.rate(noisy, _wide(scale)))
+        scale = _wide(scale)
+        rate = self._rate(_wide(residual), lambda values: distribution.rate(values, scale), distribution.noise)
+        self._count(name, rate)
         return self._quantise(residual)
 
     def code_z(self, z: Tensor, prior: Factorized, size: tuple[int, int], name: str) -> Tensor:
         assert z.shape[-2:] == size
-        self._count(name, prior.rate(_wide(z) + self._noise(z, prior.noise)))
+        self._count(name, self._rate(_wide(z), prior.rate, prior.noise))
         return self._quantise(z)
+
+    def _rate(self, values: Tensor, rate: Callable[[Tensor], Tensor], half_width: float) -> Tensor:
+        """The bits of each value before it is rounded."""
+        return rate(values + self._noise(values, half_width))
 
     def _count(self, name: str, bits: Tensor) -> None:
         total = bits.flatten(1).sum(1)
         self.bits[name] = self.bits[name] + total if name in self.bits else total
+
+
+SOFTNESS = 0.05
+"""Of the decision between two symbols: at a twentieth of a step from the middle between them, the nearer has 73 %."""
+
+
+class SymbolEstimator(TrainingEstimator):
+    """Estimates the bits of the symbols themselves, without noise.
+
+    Those of the two integers beside a residual, weighted by a logistic function of where it lies between them. Far from
+    the middle that is what the symbol costs; near it there is a gradient towards the cheaper of both. Scales and means
+    get the gradient of what is coded.
+    """
+
+    def _rate(self, values: Tensor, rate: Callable[[Tensor], Tensor], half_width: float) -> Tensor:
+        below = values.detach().floor()
+        upper = torch.sigmoid((values - below - 0.5) / SOFTNESS)
+        return (1 - upper) * rate(below) + upper * rate(below + 1)

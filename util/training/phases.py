@@ -14,7 +14,7 @@ from typing import Any
 
 from util.errors import InputError
 from util.training.losses import Loss, LossExpression
-from util.training.stages import ALONE, STAGES, StagePlan
+from util.training.stages import ALONE, RATES_OF, STAGES, StagePlan
 from util.training.steps import HUGE_LOSS
 from util.yaml_file import read_named
 
@@ -37,6 +37,8 @@ class Phase:
             becomes of frames in a long group, at a third of the cost of frames with gradients. Stage fullgop.
         batch_size: clips per optimizer step, over all processes.
         rate, distortion: the two sides of `loss_on`.
+        rate_of: `noise`: bits of latents with additive noise, as in the release; `symbols`: of rounded latents, without
+            the bits that noise adds where nearly all symbols are 0 (models/entropy/training.py).
         train_len: fraction of the data set that makes an epoch; a fresh random part each time.
         frozen: networks (`MENet`) or parts of them (`Residual.feature_extractor`) that are not trained.
         lr_inputs: inputs per output of a convolution or linear layer up to which its weights have the whole learning
@@ -71,6 +73,7 @@ class Phase:
     lr: float
     rate: LossExpression
     distortion: LossExpression
+    rate_of: str = "noise"
     train_len: float = 1.0
     frozen: tuple[str, ...] = ()
     reactivated: tuple[tuple[str, str], ...] = ()
@@ -128,7 +131,7 @@ class Phase:
         keeps_frame = recurrent or (through_references and self.stage == "fullgop")
         return StagePlan(stage=self.stage, path=self.path, p_frames=self.p_frames, detach_frame=not keeps_frame,
                          detach_flow=not (recurrent or variable_rate), frame_types=frame_types,
-                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate)
+                         terms=self.rate.terms | self.distortion.terms, truncate=self.truncate, rate_of=self.rate_of)
 
     @property
     def path(self) -> str | None:
@@ -165,6 +168,8 @@ class Phase:
         if self.warmup_steps < 0 or (self.clip_norm is not None and not self.clip_norm > 0):
             raise InputError(f"phase {self.name}: warmup_steps {self.warmup_steps} must be at least 0, clip_norm "
                              f"{self.clip_norm} above 0")
+        if self.rate_of not in RATES_OF:
+            raise InputError(f"phase {self.name}: rate_of {self.rate_of!r} must be {' or '.join(RATES_OF)}")
         if self.truncate is not None and self.truncate < 1:
             raise InputError(f"phase {self.name}: truncate {self.truncate} must be at least 1")
         if self.late < 0 or (self.late and self.stage != "fullgop"):
@@ -204,13 +209,13 @@ _KEYS = {"end_epoch": "last_epoch", "epoch": "last_epoch", "stage": "stage", "mo
          **{key: key for key in (
              "truncate", "late", "batch_size", "lr", "train_len", "lr_inputs", "milestones", "gamma", "final_lr",
              "warmup_steps", "clip_norm", "skip_above", "steps_per_epoch", "crop_size", "amp", "clips", "still",
-             "lambdas", "balance", "validate")}}
+             "lambdas", "balance", "validate", "rate_of")}}
 """Keys of the files -> fields; `loss_on` has two fields."""
 
 _KINDS = {"last_epoch": int, "rnn": int, "max_p_frames": int, "truncate": int, "late": int, "batch_size": int,
           "lr": float, "train_len": float, "gamma": float, "stage": str, "mode": str, "final_lr": float,
           "warmup_steps": int, "clip_norm": float, "skip_above": float, "steps_per_epoch": int, "crop_size": int,
-          "amp": str, "balance": float, "still": float, "lr_inputs": int}
+          "amp": str, "rate_of": str, "balance": float, "still": float, "lr_inputs": int}
 
 
 def find_file(path: str | Path, folder: Path = TRAIN_CFG) -> Path:

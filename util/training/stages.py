@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.codec import CodedFrame, FrameHeader, Memory, VideoCodec
-from models.entropy.training import Noise, TrainingEstimator, round_straight_through
+from models.entropy.training import Noise, SymbolEstimator, TrainingEstimator, round_straight_through
 from models.layers.functional import warp
 from util.training.losses import Distortion, Terms
 
@@ -48,6 +48,7 @@ class StagePlan:
             for those that follow, a frame that always closed one to save.
         frame_types: of each frame of a group, entry 0 being the I-frame's; those of frames before the clip, too.
         terms: those that need gradients; the others are computed without, for the log.
+        rate_of: what bits are counted of, one of RATES_OF.
     """
     stage: str
     path: str | None = None
@@ -57,6 +58,11 @@ class StagePlan:
     frame_types: tuple[int, ...]
     terms: frozenset[str]
     truncate: int | None = None
+    rate_of: str = "noise"
+
+
+RATES_OF = {"noise": TrainingEstimator, "symbols": SymbolEstimator}
+"""How bits are estimated."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class ClipCoder:
         memory = self._first_memory(_back_and_forth(frames, -before), clips.qp)
 
         def code(frame: Tensor, number: int) -> tuple[TrainingEstimator, CodedFrame]:
-            coder = TrainingEstimator(clips.noise, self.quantise)
+            coder = self._coder(clips)
             header = FrameHeader(intra=False, qp=clips.qp, size=tuple(frame.shape[-2:]),
                                  frame_type=self.plan.frame_types[number])
             return coder, path(coder, frame, memory, self.model.understood(header))
@@ -138,8 +144,11 @@ class ClipCoder:
         header = FrameHeader(intra=True, qp=qp, size=tuple(frame.shape[-2:]))
         return self.model.code_frame(_Rounding(), frame, None, header).memory
 
+    def _coder(self, clips: Clips) -> TrainingEstimator:
+        return RATES_OF[self.plan.rate_of](clips.noise, self.quantise)
+
     def _learn_intra(self, clips: Clips) -> Terms:
-        coder, frame = TrainingEstimator(clips.noise, self.quantise), clips.frames[:, 0]
+        coder, frame = self._coder(clips), clips.frames[:, 0]
         size = tuple(frame.shape[-2:])
         coded = self.model.code_frame(coder, frame, None, FrameHeader(intra=True, qp=clips.qp, size=size))
         return {"i_rate": sum(coder.bits[latent.name] for latent in reversed(self.model.latents(intra=True)))
