@@ -185,16 +185,12 @@ class Training(NamedTuple):
         rules: `--restore` -> what the entries of the result of the step before become.
         pretrained: whether for MS-SSIM -> files for `--restore load_pretrained`.
         widen: name, value and the shape that it has in this codec -> what takes the place of a value of another shape.
-        rate_tables: names of parameters with a row per rate, for moving a model to other lambdas.
-        rate_anchors: likewise, of those whose first and last row alone count.
         qps: rates that samples are drawn from.
     """
     initialise: Callable[["VideoCodec", tuple[float, float] | None], None]
     rules: Mapping[str, Rule] = {}
     pretrained: Callable[[bool], Sequence[Pretrained]] = lambda ssim: ()
     widen: Callable[[str, Tensor, torch.Size], Tensor] = lambda name, value, shape: value
-    rate_tables: Sequence[str] = ()
-    rate_anchors: Sequence[str] = ()
     qps: Sequence[int] = range(RATES)
 
 

@@ -23,8 +23,8 @@ from util.demo import CLIP
 from util.training.network import TrainedNetwork
 from util.training.starting_points import carry_over
 
-SMALL = find_model(ROOT / "config" / "small_next" / "dcvc-mip.yml")
-HYTIP = find_model(ROOT / "config" / "small_next" / "hytip.yml")
+SMALL = find_model(ROOT / "config" / "small" / "dcvc-mip.yml")
+HYTIP = find_model(ROOT / "config" / "small" / "hytip.yml")
 SIZE = (128, 192)
 
 

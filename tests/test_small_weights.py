@@ -40,7 +40,7 @@ def mean(results, name):
 
 def test_the_file_is_small_and_in_half_precision():
     path, = find_model("small").weight_files()
-    assert path.stat().st_size < 8e6
+    assert path.stat().st_size < 12e6
     state = torch.load(path, weights_only=False)["state_dict"]
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
 
@@ -77,12 +77,13 @@ def test_hyper_latents_know_neighbours():
 
 
 @pytest.mark.slow
-def test_rate_and_quality_rise_with_qp_over_a_factor_of_four(rows):
-    """Of I-frames and of P-frames."""
+def test_rate_and_quality_rise_with_qp(rows):
+    """Of I-frames and of P-frames; together over a factor of eight, and where x264 and x265 are used."""
     for part in (slice(0, 1), slice(1, None)):
         rates, qualities = [[mean(curve[part], name) for curve in rows] for name in ("rate", "quality")]
         assert rates == sorted(set(rates)) and qualities == sorted(set(qualities))
-        assert rates[-1] > 4 * rates[0]
+    assert mean(rows[-1], "rate") > 8 * mean(rows[0], "rate")
+    assert mean(rows[0], "quality") < 32 and mean(rows[-1], "quality") > 41
 
 
 @pytest.mark.slow
@@ -98,7 +99,7 @@ def test_quality_does_not_drift(rows):
         assert curve[-1].quality > max(result.quality for result in curve) - 1
 
 
-PINNED = {0: (0.061537, 31.4996), 63: (0.246671, 38.0417)}
+PINNED = {0: (0.052298, 29.9563), 63: (0.348461, 39.4510)}
 """QP -> mean bits per pixel and PSNR of the first two frames: further on, other CPUs round other symbols."""
 
 

@@ -122,8 +122,4 @@ def pretrained(ssim: bool) -> tuple[Pretrained, ...]:
                        "the DCVC-DC release of github.com/microsoft/DCVC"))
 
 
-TRAINING = Training(
-    initialise=initialise, rules=RULES, pretrained=pretrained,
-    rate_tables=("CondMotion.mv_q_encoder", "CondMotion.mv_q_decoder",
-                 "Residual.q_encoder", "Residual.q_decoder", "Residual.q_recon"),
-    rate_anchors=("if_model.q_scale_enc", "if_model.q_scale_dec"))
+TRAINING = Training(initialise=initialise, rules=RULES, pretrained=pretrained)

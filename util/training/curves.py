@@ -88,8 +88,8 @@ def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
         if curve.validation:
             axes.plot(*zip(*curve.validation), "s-", markersize=3, color="tab:blue")
         axes.axvline(curve.start, color="black", linewidth=0.5)
-        axes.annotate(curve.name, (curve.start, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
-                      textcoords="offset points", fontsize="small")
+        axes.annotate(curve.name, (curve.start, 1), xycoords=("data", "axes fraction"), xytext=(3, -4),
+                      textcoords="offset points", fontsize="small", rotation=90, va="top")
     axes.plot([], [], "o:", color="tab:gray", label="training, mean of an epoch")
     axes.plot([], [], "s-", color="tab:blue", label="validation")
     axes.set(xlabel="updates", ylabel="loss", yscale="log", xlim=(0, curves[-1].end))

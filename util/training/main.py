@@ -258,7 +258,7 @@ def options_of_step(options: TrainingOptions, step: Step, previous: str | None) 
         train_conf=Path(step.train_conf), experiment_name=f"{options.experiment_name}_{step.name}",
         restore=step.restore, restore_exp_epoch=None, quality_level=step.quality_level,
         restore_exp_key=f"{options.experiment_name}_{step.after}" if step.after else previous,
-        seed=options.seed if step.seed is None else step.seed, ema=options.ema or step.ema, rates_from=step.rates_from,
+        seed=options.seed if step.seed is None else step.seed, ema=options.ema or step.ema,
         iframe_quality=step.iframe_quality, rate_gop_size=step.rate_gop_size,
         index_map=step.index_map or TrainingOptions.index_map,
         index_map_training=step.index_map_training or TrainingOptions.index_map_training,

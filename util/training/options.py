@@ -34,7 +34,6 @@ class TrainingOptions:
         num_workers: loader processes; None: none on a CPU, the machine's cores on a GPU.
         ema: decay of the average of the weights (averaging.py); 0 keeps none.
         keep: checkpoints of epochs that stay, the newest; None: all.
-        rates_from: lambdas of QP 0 and 63 that the starting point was trained with, where the phases' own are others.
         max_skipped: steps in a row without update after which the run gives up.
         weights: with `--restore HyTIP` the model's weights; with starting points that need an experiment, and without
             the name of one, what they start from.
@@ -62,7 +61,6 @@ class TrainingOptions:
     model: str = DEFAULT
     weights: Path | None = None
     from_scratch: bool = False
-    rates_from: tuple[float, ...] = ()
     quality_level: int = 5
     iframe_quality: int | None = None
     ssim: bool = False
@@ -183,8 +181,6 @@ def _add_start(add, default: TrainingOptions) -> None:
     add("--pretrained", type=Path, default=default.pretrained, metavar="DIR",
         help="holds the DCVC-FM, SPyNet and intra weights for --restore load_pretrained")
     add("--from_scratch", action="store_true", help="start without those of them that are missing")
-    add("--rates_from", type=float, nargs=2, metavar="L",
-        help="lambdas of QP 0 and 63 before, where the phases have others: each rate keeps its lambda")
 
 
 def _add_loss(add, default: TrainingOptions) -> None:

@@ -23,7 +23,6 @@ class Step:
         after: the step whose result this one starts from, of this recipe or another; by default the one before.
         seed: instead of `--seed`.
         ema: instead of an `--ema` of 0.
-        rates_from: lambdas of QP 0 and 63 of the step before, where this one has others (rates.py).
         changes: other values for some of the model's parameters, e.g. {inter: {no_context: true}}.
     """
     name: str
@@ -47,7 +46,6 @@ class Step:
     after: str | None = None
     seed: int | None = None
     ema: float = 0.0
-    rates_from: tuple[float, ...] = ()
     changes: dict[str, Any] | None = None
 
 

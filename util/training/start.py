@@ -10,7 +10,6 @@ from util.training.distributed import Team
 from util.training.network import TrainedNetwork
 from util.training.options import DEFAULT_DATASET, TrainingOptions
 from util.training.phases import Phase
-from util.training.rates import move_rates
 from util.training.starting_points import FROM_NOTHING, start_from_checkpoint, start_from_pretrained
 
 
@@ -38,12 +37,6 @@ def start(options: TrainingOptions, last: Phase, network: TrainedNetwork, checkp
     else:
         for line in start_from_checkpoint(network, _source(options, team), options.restore):
             team.say(line)
-    if options.rates_from:
-        if len(options.rates_from) != 2 or last.lambdas is None or len(last.lambdas) != 2:
-            raise InputError(f"--rates_from {' '.join(map(str, options.rates_from))}: give the two lambdas, of QP 0 "
-                             f"and 63, that the rates have had; phase {last.name} needs two `lambdas` of its own")
-        move_rates(network, options.rates_from, last.lambdas)
-        team.say(f"  rates   moved from lambda {options.rates_from} to {last.lambdas}")
     if team.led(lambda: checkpoints.newest() is not None):
         raise InputError(f"{checkpoints.folder} holds checkpoints already; go on with --restore resume, or choose "
                          "another --experiment_name")
