@@ -149,9 +149,10 @@ class IntraCodec(nn.Module):
 
     def formats(self) -> Formats:
         """In channels-last, other sums would turn the one value of the released reports that lies on a rounding tie, so
-        it stays contiguous; I-frames are rare."""
-        return Formats(analysis=(self.enc, self.hyper_enc), half=(self.enc, self.dec, self.refine),
-                       exact=(self.enc.enc_2[-1], self.refine[-1]), contiguous=(self,))
+        it stays contiguous; I-frames are rare. So the encoder stays in float32: of what bfloat16 costs the small model it
+        had most (docs/small_model.md)."""
+        return Formats(analysis=(self.enc, self.hyper_enc), half=(self.dec, self.refine), exact=(self.refine[-1],),
+                       contiguous=(self,))
 
     def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
         """Flat positions of each pass into a y of height and width `size`."""
