@@ -149,8 +149,8 @@ class IntraCodec(nn.Module):
 
     def formats(self) -> Formats:
         """In channels-last, other sums would turn the one value of the released reports that lies on a rounding tie, so
-        it stays contiguous; I-frames are rare. So the encoder stays in float32: of what bfloat16 costs the small model it
-        had most (docs/small_model.md)."""
+        it stays contiguous; I-frames are rare. The encoder stays in float32: in bfloat16 it cost the small model a
+        decibel (docs/small_model.md)."""
         return Formats(analysis=(self.enc, self.hyper_enc), half=(self.dec, self.refine), exact=(self.refine[-1],),
                        contiguous=(self,))
 
