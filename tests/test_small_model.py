@@ -188,7 +188,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     write_tiny_configs(folder / "configs" / "small")
     for name in ("synthetic/a", "real/b"):
-        write_frames(folder / "clips" / name, seeded_video(7, 256, 256, 21))
+        write_frames(folder / "clips" / name, seeded_video(10, 192, 192, 21))     # as small as the documents allow
     write_frames(folder / "valid" / "clip", seeded_video(3, 64, 64, 5))
     run = options(folder, folder / "configs", schedule=SCHEDULE, data=folder / "clips", valid_data=folder / "valid",
                   batch_size=2, epoch_ratio=0.001, gop=2, channels_last=True, debug=True, save_minutes=0)
