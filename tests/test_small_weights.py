@@ -99,6 +99,16 @@ def test_quality_does_not_drift(rows):
         assert curve[-1].quality > max(result.quality for result in curve) - 1
 
 
+@pytest.mark.slow
+def test_frames_of_the_first_type_are_like_others_late_in_a_group(rows):
+    """Weights that have met the type of the tenth frame as that of a clip's second alone: the eleventh pays for it."""
+    for curve in rows:
+        for number in (9, 17, 25):
+            before, own, after = curve[number - 1:number + 2]
+            assert own.quality > before.quality - 0.4
+            assert after.rate < 1.5 * max(before.rate, own.rate)
+
+
 PINNED = {0: (0.052298, 29.9563), 63: (0.348461, 39.4510)}
 """QP -> mean bits per pixel and PSNR of the first two frames: further on, other CPUs round other symbols."""
 
