@@ -1,5 +1,6 @@
 """Half precision: what computes in it, streams that record it, and what it costs."""
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from models.layers.blocks import GateBlock, PlainBlock, SumBlock
 from models.layers.formats import compute_in
 from seeded import seeded_video
 from util.arithmetic import Arithmetic
+from util.checkpoint import fingerprint
 from util.choices import PRECISIONS
 from util.coding.codec import Codec
 from util.coding.gop import CodingPlan
 from util.coding.reader import StreamReader
 from util.errors import InputError
-from util.formats import half_inside
+from util.formats import half_copy, half_inside
 
 HALF = PRECISIONS[1:]
 CPU = torch.device("cpu")
@@ -82,6 +84,26 @@ def test_every_configuration_runs_in_half_precision(motion, inter):
     for name in ("ref_feature", "ref_mv_feature"):
         value = getattr(memory, name)
         assert value is None or value.dtype == torch.bfloat16, name
+
+
+def test_a_configuration_can_keep_networks_in_float32():
+    """The intra codec, and what makes contexts of the memory; streams of the same weights without that are others."""
+    plain = tiny_config()
+    kept = replace(plain, intra=replace(plain.intra, float32=True), inter=replace(plain.inter, float32_contexts=True))
+    models = [seeded_model(config) for config in (plain, kept)]
+    assert fingerprint(models[0]) != fingerprint(models[1])
+    halves = [dict(half_copy(model, torch.bfloat16).named_parameters()) for model in models]
+    formats = [{name.split(".")[0] + "." + name.split(".")[1]: value.dtype for name, value in half.items()
+                if name.startswith(("intra.dec.", "inter.feature_adaptor", "inter.feature_extractor.",
+                                    "inter.context_fusion_net.", "inter.contextual_encoder.conv1."))}
+               for half in halves]
+    assert set(formats[0].values()) == {torch.bfloat16} and len(formats[0]) == 6
+    assert {name for name, dtype in formats[1].items() if dtype == torch.bfloat16} == {"inter.contextual_encoder"}
+    frames = seeded_video(3, 64, 64, 1)[:, None]
+    exact, half = (code(Arithmetic(CPU, dtype).place(models[1]), frames, p_frames)
+                   for dtype in (torch.float32, torch.bfloat16))
+    intra, inter = ((half[n][0].frame - exact[n][0].frame).abs().mean().item() for n in (0, 2))
+    assert intra < 1e-6 < 1e-5 < inter
 
 
 def test_nearly_all_arithmetic_is_in_half_precision():

@@ -121,8 +121,10 @@ def test_figures(qp):
     assert mean(curve, "quality") == pytest.approx(quality, abs=5e-3)
 
 
-def test_bfloat16_costs_i_frames_little():
-    """The transforms of the encoder, on top of a constant, need float32: in bfloat16 they cost half a decibel."""
-    for exact, half in zip(coded([0, 42], 1), coded([0, 42], 1, "bfloat16"), strict=True):
-        assert half[0].quality == pytest.approx(exact[0].quality, abs=0.1)
-        assert half[0].rate == pytest.approx(exact[0].rate, rel=5e-3)
+@pytest.mark.slow
+def test_bfloat16_costs_next_to_nothing(rows):
+    """Of what the frames of a group pass on, errors add up: in bfloat16 throughout it is 0.2 dB in the mean."""
+    halves = coded(QPS, FRAMES, "bfloat16")
+    quality = [mean(half, "quality") - mean(exact, "quality") for exact, half in zip(rows, halves, strict=True)]
+    rate = [mean(half, "rate") / mean(exact, "rate") - 1 for exact, half in zip(rows, halves, strict=True)]
+    assert abs(sum(quality) / len(QPS)) < 0.05 and abs(sum(rate) / len(QPS)) < 5e-3

@@ -117,7 +117,9 @@ class DCVCHEM(VideoCodec):
 
     @property
     def settings(self) -> dict[str, object]:
-        return {} if self.config.rate_points is None else {"rate_points": self.config.rate_points}
+        c = self.config
+        return {**({} if c.intra is None else c.intra.settings),
+                **({} if c.rate_points is None else {"rate_points": c.rate_points})}
 
     def formats(self) -> Formats:
         motion, inter = self.motion, self.inter

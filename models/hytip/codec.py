@@ -127,7 +127,9 @@ class HyTIP(VideoCodec):
     def settings(self) -> dict[str, object]:
         motion, inter = self.config.motion, self.config.inter
         return {**({"no_motion": True} if motion.no_motion else {}),
-                **({} if inter.clamp_residual else {"clamp_residual": False})}
+                **({} if inter.clamp_residual else {"clamp_residual": False}),
+                **({"float32_contexts": True} if inter.float32_contexts else {}),
+                **self.config.intra.settings}
 
     @property
     def feature_channels(self) -> int | None:
@@ -147,12 +149,15 @@ class HyTIP(VideoCodec):
     def formats(self) -> Formats:
         motion, inter = self.motion, self.inter
         half = [motion.feature_extractor, motion.mv_encoder, motion.mv_decoder, motion.feature_generator,
-                inter.feature_adaptor_I, *(() if self.config.inter.buffer.feature is None else inter.feature_adaptor),
-                inter.feature_extractor, inter.context_fusion_net, inter.contextual_encoder, inter.contextual_decoder,
-                inter.recon_generation_net, inter.frame_feature_generator]
+                inter.contextual_encoder, inter.contextual_decoder, inter.recon_generation_net,
+                inter.frame_feature_generator]
+        contexts = [inter.feature_adaptor_I,
+                    *(() if self.config.inter.buffer.feature is None else inter.feature_adaptor),
+                    inter.feature_extractor, inter.context_fusion_net]
         exact = [motion.mv_encoder.enc_3[-1], motion.mv_decoder.dec_3[-1], inter.mc_generator,
                  inter.contextual_encoder.conv4, inter.contextual_encoder.CTM, inter.recon_generation_net.recon_conv,
                  inter.temporal_prior_encoder]
+        (exact if self.config.inter.float32_contexts else half).extend(contexts)
         if inter.MaskGenerator is not None:
             half.append(inter.MaskGenerator.net)
             exact.append(inter.MaskGenerator.net.up_1[-1])

@@ -180,6 +180,8 @@ class InterConfig:
         latent_hidden: channels inside the blocks that take in or give out y or its parameters, instead of as many as
             they take in (and a multiple of what they give out): for latents much wider than the networks.
         latent_kernel: of the decoder's first convolution, from 1/16 to 1/8.
+        float32_contexts: half precision leaves what turns the memory into contexts in float32, whose errors add up from
+            frame to frame: for weights that bfloat16 costs too much.
     """
     architecture = "Residual"
     g_ch_1x: int
@@ -204,6 +206,7 @@ class InterConfig:
     prior_expansion: int = 4
     latent_hidden: int | None = None
     latent_kernel: int = 3
+    float32_contexts: bool = False
 
     @classmethod
     def from_released(cls, given: dict) -> dict:

@@ -44,6 +44,7 @@ class IntraConfig:
         prior_expansion: hidden channels of their feed-forward blocks, as a multiple of the block's.
         latent_hidden: channels inside the blocks that take in or give out y or its parameters, instead of as many as
             they take in (and a multiple of what they give out): for latents much wider than the networks.
+        float32: half precision leaves this codec in float32: for weights that bfloat16 costs too much.
     """
     architecture = "Intra"
     channel_N: int = 256
@@ -56,6 +57,12 @@ class IntraConfig:
     prior_channel: int | None = None
     prior_expansion: int = 4
     latent_hidden: int | None = None
+    float32: bool = False
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Those of the codec (`VideoCodec.settings`) that this network adds."""
+        return {"intra_float32": True} if self.float32 else {}
 
     def __post_init__(self):
         require(self.channel_N % 4 == 0, f"channel_N: {self.channel_N} is not a multiple of 4, the channel groups")
@@ -99,6 +106,7 @@ class IntraCodec(nn.Module):
     def __init__(self, config: IntraConfig, interpolated: bool = True):
         super().__init__()
         n = self.y_channels = config.channel_N
+        self.float32 = config.float32
         self.interpolated = interpolated
         self.q_basic_enc = nn.Parameter(torch.ones(1, config.g_ch_2x, 1, 1))
         self.q_scale_enc = nn.Parameter(torch.tensor((0.6, 0.9, 1.25, 1.8)).view(4, 1, 1, 1))
@@ -149,10 +157,10 @@ class IntraCodec(nn.Module):
 
     def formats(self) -> Formats:
         """In channels-last, other sums would turn the one value of the released reports that lies on a rounding tie, so
-        it stays contiguous; I-frames are rare. The encoder stays in float32: in bfloat16 it cost the small model a
-        decibel (docs/small_model.md)."""
-        return Formats(analysis=(self.enc, self.hyper_enc), half=(self.dec, self.refine), exact=(self.refine[-1],),
-                       contiguous=(self,))
+        it stays contiguous; I-frames are rare."""
+        half = () if self.float32 else (self.enc, self.dec, self.refine)
+        return Formats(analysis=(self.enc, self.hyper_enc), half=half,
+                       exact=(self.enc.enc_2[-1], self.refine[-1]), contiguous=(self,))
 
     def passes(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
         """Flat positions of each pass into a y of height and width `size`."""
