@@ -17,6 +17,7 @@ from torch import nn
 from models.codec import VideoCodec
 from models.layers.float64 import use_fast_float64
 from models.layers.formats import autocast_in, compute_in, store_channels_last
+from models.layers.narrow import use_packed_rows
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -33,6 +34,7 @@ def half_copy(model: VideoCodec, dtype: torch.dtype) -> VideoCodec:
     """A copy with wide networks in bfloat16 or float16; frames, flows and latents in and out are float32."""
     model = copy.deepcopy(model)
     store_channels_last(model)
+    use_packed_rows(model)
     formats = model.formats()
     compute_in(dtype, formats.half)
     compute_in(torch.float32, formats.exact)
@@ -66,6 +68,7 @@ def half_inside(model: VideoCodec, dtype: torch.dtype, intra: bool = False) -> I
 def fast_layout(model: VideoCodec) -> VideoCodec:
     """The model itself, in channels_last, which convolutions are fastest in, but for what must keep its layout."""
     store_channels_last(model)
+    use_packed_rows(model)
     for part in model.formats().contiguous:
         part.to(memory_format=torch.contiguous_format)
     return model

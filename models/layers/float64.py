@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.narrow import PackedConv2d
+
 BAND = 1 << 17
 """Input values that are multiplied at a time: 1 MB."""
 
@@ -68,5 +70,6 @@ class FastConv2d(nn.Conv2d):
 def use_fast_float64(model: nn.Module) -> None:
     """Give every plain Conv2d of the model the fast float64 path."""
     for module in model.modules():
-        if type(module) is nn.Conv2d and module.dilation == (1, 1) and not isinstance(module.padding, str):
+        if (type(module) in (nn.Conv2d, PackedConv2d) and module.dilation == (1, 1)
+                and not isinstance(module.padding, str)):
             module.__class__ = FastConv2d
