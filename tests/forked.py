@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from torch.distributed import TCPStore
 from training_helpers import free_port
 
 
@@ -38,9 +39,11 @@ def _run(function: Callable[..., object], arguments: tuple, said: Path, environm
 
 
 def team_of_two(function: Callable[..., object], *arguments: object, folder: Path) -> tuple[list[int], list[str]]:
-    """Statuses and outputs of two processes as torchrun would start them."""
-    port, files = free_port(), [folder / f"process_{rank}.txt" for rank in range(2)]
-    shared = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    """Statuses and outputs of two processes as torchrun would start them, where they meet outlasting their meetings."""
+    files = [folder / f"process_{rank}.txt" for rank in range(2)]
+    meeting = TCPStore("127.0.0.1", free_port(), is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": meeting.port,
+              "TORCHELASTIC_USE_AGENT_STORE": "True"}
     with forked(function, *arguments, said=files[0], RANK=0, LOCAL_RANK=0, **shared) as leader, \
          forked(function, *arguments, said=files[1], RANK=1, LOCAL_RANK=1, **shared) as other:
         processes = (leader, other)

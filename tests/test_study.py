@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from bjontegaard import bd_rate
+from forked import team_of_two
 
 from conftest import write_frames
 from helpers import ROOT, TINY
@@ -123,6 +124,17 @@ def test_what_is_done_is_not_done_again(finished, capsys, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*.csv")} == before
     assert main([*words, "--dry_run"]) == 0
     assert re.search(r"^hybrid +trained$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_processes_know_each_other_from_row_to_row(finished, tmp_path):
+    """Two evaluate a row again: who joined anew for each step would call where nobody listens any more."""
+    folder, words, *_ = finished
+    before = (folder / "results" / "study.md").read_text()
+    (folder / "results" / "study" / "hybrid" / "done.json").unlink()
+    statuses, said = team_of_two(main, words, folder=tmp_path)
+    assert statuses == [0, 0], said
+    assert (folder / "results" / "study" / "hybrid" / "done.json").is_file()
+    assert (folder / "results" / "study.md").read_text() == before
 
 
 def test_another_row_of_the_same_name_is_refused(finished, capsys):

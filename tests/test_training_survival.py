@@ -124,7 +124,6 @@ def ask_the_leader() -> None:
     assert team.led(lambda: team.rank) == 0
     with pytest.raises(InputError, match="refused by 0"):
         team.led(lambda: refuse(team.rank))
-    team.leave()
 
 
 def refuse(rank: int) -> None:
@@ -185,7 +184,6 @@ def share_a_codec() -> None:
         shared(*example)[0].sum().backward()
     gradients = network.codec.inter.q_encoder.grad
     assert torch.equal(gradients, team.sum(gradients.clone()) / 2)
-    team.leave()
 
 
 def test_late_frames_between_processes(tmp_path):
@@ -212,7 +210,6 @@ def share_late_frames() -> None:
         adaptors = inter.feature_adaptor_I, *inter.feature_adaptor
         used.append([bool(part.weight.grad is not None and part.weight.grad.any()) for part in adaptors])
     assert used == [[True, False, False, False], [False, False, False, True], [False, True, False, False]]
-    team.leave()
 
 
 def test_steps_are_counted_as_skipped_in_a_row_only_in_a_row(run, monkeypatch):

@@ -20,7 +20,9 @@ class Share:
         if self.processes > 1:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-            dist.init_process_group("gloo")
+            self._joined = not dist.is_initialized()             # a study's processes know each other already
+            if self._joined:
+                dist.init_process_group("gloo")
 
     def mine(self, costs: Sequence[float]) -> list[int]:
         """Indices of the items that this process does: the dearest first, each to whoever has least so far."""
@@ -39,7 +41,8 @@ class Share:
             return results
         gathered: list[dict[int, Any] | None] | None = [None] * self.processes if self.rank == 0 else None
         dist.gather_object(results, gathered)
-        dist.destroy_process_group()
+        if self._joined:
+            dist.destroy_process_group()
         if gathered is None:
             return None
         return {i: result for part in gathered for i, result in part.items()}

@@ -25,6 +25,7 @@ from util.study.plot import plot_rows
 from util.study.report import report
 from util.study.results import Results, results_of
 from util.study.rows import Job, job_of, train
+from util.training.distributed import team_of
 from util.training.options import DEFAULT_DATASET, TrainingOptions, training_group
 
 TRAINING = ("--train_dataset", "--train_data", "--valid_data", "--crop_size", "--pretrained", "--from_scratch",
@@ -76,12 +77,13 @@ def run(flags: argparse.Namespace) -> None:
     if flags.dry_run:
         dry_run(flags, rows, jobs)
         return
-    for row in rows:
-        if jobs[row.name] is not None:
-            train(jobs[row.name], flags.results)
-        evaluate(study, row, jobs[row.name], flags.results, flags)
-    if int(torch.os.environ.get("RANK", 0)) == 0:
-        tell(flags, study, jobs)
+    with team_of(options.device, options.gpus) as team:
+        for row in rows:
+            if jobs[row.name] is not None:
+                train(jobs[row.name], flags.results, team)
+            evaluate(study, row, jobs[row.name], flags.results, flags, team)
+        if team.leads:
+            tell(flags, study, jobs)
 
 
 def dry_run(flags: argparse.Namespace, rows: Sequence[Row], jobs: Mapping[str, Job | None]) -> None:

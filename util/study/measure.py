@@ -34,31 +34,26 @@ def evaluated(study: Study, row: Row, job: Job | None, results: Path) -> bool:
         return False
 
 
-def evaluate(study: Study, row: Row, job: Job | None, results: Path, flags: Namespace) -> None:
-    """Evaluate a row unless it is, with all processes of torchrun.
+def evaluate(study: Study, row: Row, job: Job | None, results: Path, flags: Namespace, team: Team) -> None:
+    """Evaluate a row unless it is, with all processes.
 
     Raises:
         InputError: frames or weights are missing, or an encoder's program.
     """
-    team = Team("cpu" if flags.device == "auto" and flags.gpus == 0 else flags.device)
-    try:
-        done, leads = team.led(lambda: evaluated(study, row, job, results)), team.leads
-        if not done and leads:
-            shutil.rmtree(results / study.name / row.name, ignore_errors=True)
-            if row.encoder is None:
-                write_model(row, job, model_path(row, results))
-        team.wait()
-    finally:
-        team.leave()
-    if done:
+    if team.led(lambda: evaluated(study, row, job, results)):
         return
+    if team.leads:
+        shutil.rmtree(results / study.name / row.name, ignore_errors=True)
+        if row.encoder is None:
+            write_model(row, job, model_path(row, results))
+    team.wait()
     if row.encoder is None:
         for source in _sources(study.test, flags):
             run_test(parse_arguments(_flags_of_model(study, row, job, results, flags) + source))
-    elif leads:
+    elif team.leads:
         for source in _sources(study.test, flags):
             run_anchor(_flags_of_encoder(study, row, results, flags) + source)
-    if leads:
+    if team.leads:
         with atomic_path(results / study.name / row.name / "done.json") as temporary:
             temporary.write_text(_mark(study, row, job), encoding="utf-8")
 

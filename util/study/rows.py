@@ -113,26 +113,17 @@ def _job(name: str, what: Row | Start, seed: int, options: TrainingOptions, befo
                options=replace(options, model=what.model, changes=what.changes, experiment_name=name, seed=seed))
 
 
-def train(job: Job, results: Path) -> None:
-    """Train what is missing of a job, and of what it starts from.
+def train(job: Job, results: Path, team: Team) -> None:
+    """Train what is missing of a job, and of what it starts from, with all processes.
 
     Raises:
         InputError: as in training; or the folder has a row of that name that is another.
         Ended: a signal stopped the run, after it was saved.
     """
     if job.before is not None:
-        train(job.before, results)
-    team = Team(_device(job.options))
-    try:
-        done = team.led(lambda: _settle_identity(job, results) or job.result.is_file())
-    finally:
-        team.leave()
-    if not done:
+        train(job.before, results, team)
+    if not team.led(lambda: _settle_identity(job, results) or job.result.is_file()):
         train_recipe(job.options, job.steps)
-
-
-def _device(options: TrainingOptions) -> str:
-    return "cpu" if options.device == "auto" and options.gpus == 0 else options.device
 
 
 def _settle_identity(job: Job, results: Path) -> None:

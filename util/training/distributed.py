@@ -1,6 +1,7 @@
 """The processes of a run: one, or those that torchrun started on one machine or many (NCCL on CUDA, gloo on CPU)."""
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -40,8 +41,7 @@ class Team:
         self.device = torch.device("cuda", local) if on_cuda else torch.device("cpu")
         if on_cuda:
             torch.cuda.set_device(self.device)
-        self._started = self.processes > 1 and not dist.is_initialized()
-        if self._started:
+        if self.processes > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
 
     @property
@@ -126,6 +126,23 @@ class Team:
         torch.cuda.reset_peak_memory_stats(self.device)
         return peak
 
-    def leave(self) -> None:
-        if self._started and dist.is_initialized():
+
+@contextmanager
+def team_of(device: str = "auto", gpus: int = 1) -> Iterator[Team]:
+    """The processes of a run, who know each other as long as the outermost such block lasts.
+
+    A process joins once: who joins again may find the addresses of the first time, where nobody listens any more.
+
+    Args:
+        device: auto, cpu or cuda.
+        gpus: 0 makes auto the CPU.
+
+    Raises:
+        InputError: CUDA is asked for and absent.
+    """
+    first = not dist.is_initialized()
+    try:
+        yield Team("cpu" if device == "auto" and gpus == 0 else device)
+    finally:
+        if first and dist.is_initialized():
             dist.destroy_process_group()

@@ -17,7 +17,7 @@ from util.errors import InputError
 from util.evaluation.metrics import MS_SSIM_SIDE
 from util.training.checkpoints import Checkpoints
 from util.training.data import clips_of, root_of
-from util.training.distributed import Team
+from util.training.distributed import Team, team_of
 from util.training.dry_run import describe_phases, print_phases
 from util.training.network import TrainedNetwork
 from util.training.options import TrainingOptions
@@ -73,13 +73,10 @@ def _in_team(options: TrainingOptions, work: Callable[[Team], None]) -> None:
     if options.gpus > 1 and "WORLD_SIZE" not in torch.os.environ:
         raise InputError(f"--gpus {options.gpus}: start one process per GPU with torchrun --nproc_per_node="
                          f"{options.gpus} HyTIP.py ...")
-    team = Team("cpu" if options.device == "auto" and options.gpus == 0 else options.device)
-    _settle_arithmetic(options, team)
-    try:
+    with team_of(options.device, options.gpus) as team:
+        _settle_arithmetic(options, team)
         with tf32_in_convolutions(options.tf32 == "on"):
             work(team)
-    finally:
-        team.leave()
 
 
 def dry_run(options: TrainingOptions) -> None:
