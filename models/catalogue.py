@@ -18,7 +18,8 @@ CODECS = {"hytip": "models.hytip.codec:HyTIP", "dcvc-hem": "models.hem.codec:DCV
           "dcvc-mip": "models.mip.codec:DCVCMIP", "st-xct": "models.st_xct.codec:STXCT"}
 """Name of a codec, as model files have it -> module and class."""
 
-MODELS = {"hytip": "config/hytip.yml", "small": "config/small/hytip.yml", "dcvc-hem": "config/dcvc-hem.yml",
+MODELS = {"hytip": "config/hytip.yml", "small": "config/small/hytip.yml",
+          "small-mip": "config/small/dcvc-mip.yml", "dcvc-hem": "config/dcvc-hem.yml",
           "dcvc-mip": "config/mip/E.yml", "st-xct": "config/st_xct/all.yml",
           "st-xct-depthwise": "config/st_xct/all_depthwise.yml"}
 """Name of a model (`--model`) -> its file."""

@@ -8,6 +8,7 @@ from stream_helpers import clip, decode, encode_parts, exact_model
 from torch import nn
 
 from helpers import STEPS, full_config, seeded_model, tiny_config
+from models.catalogue import build_codec, find_model
 from models.codec import FrameHeader
 from models.entropy.coder import Estimator
 from models.hytip.codec import HyTIP
@@ -92,6 +93,7 @@ def test_a_configuration_can_keep_networks_in_float32():
     kept = replace(plain, intra=replace(plain.intra, float32=True), inter=replace(plain.inter, float32_contexts=True))
     models = [seeded_model(config) for config in (plain, kept)]
     assert fingerprint(models[0]) != fingerprint(models[1])
+    assert build_codec(find_model("small-mip")).settings == {"intra_float32": True}
     halves = [dict(half_copy(model, torch.bfloat16).named_parameters()) for model in models]
     formats = [{name.split(".")[0] + "." + name.split(".")[1]: value.dtype for name, value in half.items()
                 if name.startswith(("intra.dec.", "inter.feature_adaptor", "inter.feature_extractor.",
