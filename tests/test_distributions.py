@@ -14,7 +14,7 @@ HEM = Normal(0.11, Added()), Laplace(1e-5, Added())
 ALL = Gaussian(), SmoothNormal(), *HEM
 
 
-@pytest.mark.parametrize("model, entry", zip(HEM, ("normal_bits", "laplace_bits")))
+@pytest.mark.parametrize("model, entry", list(zip(HEM, ("normal_bits", "laplace_bits"))))
 def test_bits_are_those_of_the_released_dcvc_hem(model, entry):
     values, scale = (torch.from_numpy(GOLDEN[name]) for name in ("q", "scale"))
     values, scale = torch.meshgrid(values, scale, indexing="ij")

@@ -3,6 +3,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from util.errors import InputError
 
 T = TypeVar("T")
+
+KEEP_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+                else "broadcast_buffers": False}
+"""Buffers do not change in training. Torch 2.13 has another name for saying so, and warns about the first."""
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: validation differs in length."""
@@ -114,9 +119,8 @@ class Team:
                 parameter.requires_grad_(parameter.grad is not None)
                 parameter.grad = None
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False,
-                                       static_graph=static and not varying, find_unused_parameters=varying,
-                                       gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, device_ids=ids, static_graph=static and not varying,
+                                       find_unused_parameters=varying, gradient_as_bucket_view=True, **KEEP_BUFFERS)
 
     def peak_memory(self) -> float | None:
         """Most memory of the GPU that was in use since this was last asked, in GB; None on a CPU."""
