@@ -17,7 +17,7 @@ from models.codec import RATES
 from util.coding.bitstream import pack_end
 from util.coding.gop import CodingPlan
 from util.coding.rate_control.buffer import LeakyBucket
-from util.coding.rate_control.controller import Constant, Rates
+from util.coding.rate_control.controller import Constant, Controller, Rates
 from util.coding.rate_control.one_pass import MOST_STEPS, OnePass
 from util.coding.rate_control.search import Goal, Ladder, Search
 from util.errors import InputError
@@ -138,19 +138,35 @@ class Sent(NamedTuple):
 
 
 def controlled(scene: Scene, kbits: float = KBITS, frames: int = 288, lag: int = 0, buffer: float = 1.0):
-    """The law, and the frames that went out; the law learns of each `lag` frames late."""
-    law, history, waiting = OnePass(Rates(PLAN, RATES, RATES), 1000 * kbits, 25, buffer), [], []
+    """The law, and the frames that went out; inside a mini-GOP the law learns of each `lag` frames late."""
+    law, history = OnePass(Rates(PLAN, RATES, RATES), 1000 * kbits, 25, buffer), []
     law.start(lambda plan: [scene.size(n, plan.header(n, (64, 64))) for n in range(law.lookahead)])
-    for number in range(frames):
-        header = law.header(number, (64, 64))
-        history.append(Sent(number, header.intra, header.qp, scene.size(number, header)))
-        waiting.append(history[-1])
-        if len(waiting) > lag:
-            sent = waiting.pop(0)
-            law.spent(sent.number, sent.size)
-    for sent in waiting:
-        law.spent(sent.number, sent.size)
+    go_on(law, scene, history, frames, lag)
     return law, history
+
+
+def go_on(law: OnePass, scene: Scene, history: list[Sent], frames: int, lag: int = 0) -> None:
+    """Until so many frames went out."""
+    while len(history) < frames:
+        group = range(len(history), min(len(history) + law.together(len(history)), frames))
+        sent = attempt(law, scene, group, lag)
+        while law.again():
+            sent = attempt(law, scene, group, lag)
+        history += sent
+
+
+def attempt(law: OnePass, scene: Scene, numbers, lag: int) -> list[Sent]:
+    """Frames that go out together, if the law is content."""
+    sent, told = [], 0
+    for number in numbers:
+        header = law.header(number, (64, 64))
+        sent.append(Sent(number, header.intra, header.qp, scene.size(number, header)))
+        if len(sent) - told > lag:
+            law.spent(number - lag, sent[told].size)
+            told += 1
+    for frame in sent[told:]:
+        law.spent(frame.number, frame.size)
+    return sent
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -211,6 +227,39 @@ def test_the_buffer_does_not_run_over_where_difficulty_rises_without_a_cut():
         scene = Rising(2, noise=0.05, slope=slope)
         scene.steps = steps
         assert controlled(scene)[0].bucket.underflows == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), harder=st.floats(1.0, 1.6), cut=st.integers(60, 150))
+def test_a_cut_that_would_run_the_buffer_over_is_coded_again_before_it_goes_out(seed, harder, cut):
+    """From a scene that is nearly still to one that takes 3 to 5 times as much at the same QP."""
+    scene = Scene(seed, (-1.0, harder - 1.0), (cut,), slope=0.04, noise=0.1)
+    law, history = controlled(scene)
+    assert law.bucket.underflows == 0 and law.bucket.peak <= law.bucket.size
+    assert law.frames == len(history) and law.bytes == sum(sent.size for sent in history)
+    bucket = LeakyBucket(law.bucket.size, law.bucket.drain)
+    for sent in history:
+        bucket(sent.size)
+    assert bucket == law.bucket
+
+
+def test_only_the_mini_gop_that_ran_the_buffer_over_is_coded_again():
+    """Once, as its own sizes tell the QP that fits."""
+    law, history = controlled(Scene(1, (-1.0, 0.6), (100,), slope=0.04, noise=0.05))
+    bases = [sent.qp - 2 * sent.intra for sent in history]
+    assert law.repeated == 1 and bases[95] - bases[96] > MOST_STEPS
+    assert controlled(Scene(1, noise=0.1))[0].repeated == 0
+
+
+def test_where_the_buffer_forced_the_base_down_it_comes_back_at_once():
+    """Not by three steps at a time, while the buffer is empty."""
+    scene = Scene(1, noise=0.0)
+    law, history = controlled(scene, frames=48)
+    before = law._base
+    law.bucket.waiting = 0.95 * law.bucket.size
+    go_on(law, scene, history, 96)
+    bases = [sent.qp - 2 * sent.intra for sent in history[48::8]]
+    assert bases[0] < before - 3 * MOST_STEPS and all(abs(base - before) <= MOST_STEPS for base in bases[1:]), bases
 
 
 def test_credit_of_easy_frames_is_not_hoarded():
@@ -274,6 +323,38 @@ def test_a_controlled_stream_decodes_and_tells_its_qps(behind, monkeypatch):
     cut = stream[:-len(pack_end(6)) - decoded[5].size]
     kept = codec.decode(io.BytesIO(cut), keep_going=True, report=lambda line: None)
     assert [frame.number for frame in kept] == list(range(5))
+
+
+class Reconsidering(Controller):
+    """Codes frames, two by two, at QP 60 and again at that of the plan."""
+    lookahead = 1
+
+    def __init__(self, plan: CodingPlan):
+        self.plan, self.first, self.told = plan, True, []
+
+    def together(self, number):
+        return 2
+
+    def header(self, number, size):
+        header = self.plan.header(number, size)
+        return replace(header, qp=60) if self.first else header
+
+    def spent(self, number, size):
+        self.told.append(number)
+
+    def again(self):
+        self.first = not self.first
+        return not self.first
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_what_is_coded_again_follows_what_went_out(behind, monkeypatch):
+    """The stream is that of the second attempts alone, and each frame is in it once."""
+    codec, frames, plan = tiny_codec(), clip(5, 64, 64), CodingPlan(qp=20, intra_qp=22, gop=24)
+    monkeypatch.setattr(codec, "behind", behind)
+    law = Reconsidering(plan)
+    assert encode(codec, frames, law) == encode(codec, frames, plan)
+    assert law.told == [0, 1, 0, 1, 2, 3, 2, 3, 4, 4]
 
 
 def test_input_without_an_end_is_coded_as_it_comes():

@@ -120,7 +120,7 @@ class Codec:
             frames: uint8 RGB, all of one size; at least one: any iterable of tensors or arrays, (3, H, W) or
                 (H, W, 3), one array of them all, or the path of a video or folder.
             plan: frame types, rates and resets; a number is the QP of all frames; a controller decides them as it
-                goes, and serves one stream.
+                goes, and serves one stream. One with a lookahead lets frames out a mini-GOP at a time, without `coded`.
             portable: code in float64, so that other devices and instruction sets can decode.
             facts: rate, time stamps and colour, for whoever decodes; by default those of the source.
             align: frames are padded to multiples of it; a multiple of the codec's grid, which is the default.
@@ -144,17 +144,35 @@ class Codec:
             header = dataclasses.replace(header, qp=begun.qp, intra_qp=begun.intra_qp)
         session, count = self.session(header), 0
 
-        def started() -> Iterator[Callable[[], EncodedPart]]:
-            nonlocal count
-            for number, (pixels, stamp) in enumerate(itertools.chain(ahead, frames)):
-                yield session.start(pixels, number, controller.header(number, header.aligned), stamp)
-                count += 1
+        def start(number: int, frame: Timed) -> Callable[[], EncodedPart]:
+            return session.start(frame.pixels, number, controller.header(number, header.aligned), frame.stamp)
 
         yield EncodedPart(header.pack())
-        for part in in_order(started(), self.behind):
-            controller.spent(part.number, len(part.data))
+        for part in self._coded(session, enumerate(itertools.chain(ahead, frames)), controller, start):
+            count += 1
             yield part
         yield EncodedPart(pack_end(count))
+
+    def _coded(self, session: Session, frames: Iterator[tuple[int, Timed]], controller: Controller,
+               start: Callable[[int, Timed], Callable[[], EncodedPart]]) -> Iterator[EncodedPart]:
+        """Frame after frame; or, where the controller has a lookahead, group after group, each as often as it wants."""
+        def once(some: Iterable[tuple[int, Timed]]) -> Iterator[EncodedPart]:
+            for part in in_order((start(*frame) for frame in some), self.behind):
+                controller.spent(part.number, len(part.data))
+                yield part
+
+        if not controller.lookahead:
+            yield from once(frames)
+            return
+        number = 0
+        while group := list(itertools.islice(frames, controller.together(number))):
+            memory = session.memory
+            parts = _without_memory(once(group))
+            while controller.again():
+                session.memory = memory
+                parts = _without_memory(once(group))
+            yield from parts
+            number += len(group)
 
     def stream_header(self, size: tuple[int, int], plan: CodingPlan, *, portable: bool = False,
                       facts: VideoFacts = NOTHING_KNOWN, align: int | None = None) -> StreamHeader:
@@ -267,6 +285,11 @@ class Codec:
             return (f"the stream was coded with other weights or configurations of {theirs} (fingerprint "
                     f"{header.fingerprint.hex()}, here {self.fingerprint.hex()}); give those it was coded with")
         return f"the stream was coded with {theirs} (codec {header.codec}), and this is {ours}; give {theirs}"
+
+
+def _without_memory(parts: Iterable[EncodedPart]) -> list[EncodedPart]:
+    """Parts that wait, without what would hold much memory meanwhile."""
+    return [dataclasses.replace(part, coded=None) for part in parts]
 
 
 def _of_one_size(frames: Iterable[Timed]) -> Iterator[Timed]:

@@ -92,6 +92,9 @@ class Session:
         header: of the stream.
         device: where to compute.
         threads: CPU threads to decode with; None takes those of the encoder, where they can matter.
+
+    Attributes:
+        memory: from the last frame; None before the first. It may be put back, to code what followed it again.
     """
 
     def __init__(self, network: VideoCodec, tables: Tables, header: StreamHeader, device: torch.device,
@@ -99,7 +102,7 @@ class Session:
         self._network, self._tables, self._header = network, tables, header
         self._arithmetic = Arithmetic(device, getattr(torch, header.arithmetic))
         self._threads = threads or followed_threads(header, device)
-        self._memory: Memory | None = None
+        self.memory: Memory | None = None
         self._bounds = {intra: self._payload_bounds(intra) for intra in (True, False)}
 
     def bounds(self, intra: bool) -> tuple[int, int]:
@@ -107,11 +110,11 @@ class Session:
         return self._bounds[intra]
 
     def has_reference(self) -> bool:
-        return self._memory is not None
+        return self.memory is not None
 
     def forget(self) -> None:
         """The next frame must be intra."""
-        self._memory = None
+        self.memory = None
 
     def encode(self, pixels: Tensor, number: int, header: FrameHeader, stamp: int | None = None) -> EncodedPart:
         """Code one frame. Arguments and errors as in `start` and in what it returns."""
@@ -139,11 +142,11 @@ class Session:
         with record_function("transfer"):
             pixels = to_device(pixels, self._arithmetic.device)
         source = self._network.grid.pad(self._arithmetic.frame(pixels), self._header.align)
-        coded = self._network.code_frame(coder, source, self._memory, header)
+        coded = self._network.code_frame(coder, source, self.memory, header)
         frame = self._crop(coded.frame)
         with record_function("checksum"):
             check = download.start(self._examine(frame, to_pixels(frame)))
-        self._memory = coded.memory
+        self.memory = coded.memory
 
         def finish() -> EncodedPart:
             # The code may be shorter than its bound by the slack of the coder; zeros at its end mean nothing.
@@ -170,7 +173,7 @@ class Session:
         header = self._understood(packet.header(self._header.aligned))
         coder = StreamDecoder(self._tables, packet.payload)
         try:
-            coded = self._network.code_frame(coder, None, self._memory, header)
+            coded = self._network.code_frame(coder, None, self.memory, header)
             if short(coder.checksum) != packet.symbols:
                 raise StreamError("the decoded symbols are not those of the encoder")
             coder.finish()
@@ -182,7 +185,7 @@ class Session:
                 raise StreamError("the decoded frame is not that of the encoder")
         except StreamError as error:
             raise StreamError(f"{error}; {self.cause()}") from None
-        self._memory, facts = coded.memory, self._header.facts
+        self.memory, facts = coded.memory, self._header.facts
         stamp = None if facts.time_base is None else facts.expected(packet.number) + packet.delay
         return DecodedFrame(packet.number, header, frame, coded, rounded, stamp,
                             _whole_bytes(coder.bits, packet.payload), len(packet.pack(self._header)), matches)

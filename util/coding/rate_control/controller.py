@@ -1,7 +1,6 @@
 """Who decides the header of each frame. A `CodingPlan` is the controller that learns nothing."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from models.codec import FrameHeader, VideoCodec
 from util.coding.gop import CodingPlan
@@ -11,40 +10,43 @@ Trial = Callable[[CodingPlan], Sequence[int]]
 """Codes the first frames with a plan: bytes of each."""
 
 
-class Controller(Protocol):
-    """Decides about each frame of a sequence, in order.
+class Controller:
+    """Decides about each frame of a sequence, in order. As it stands here, it learns nothing.
 
     Attributes:
         plan: frame types and resets, and the QPs that the stream names as its own.
-        lookahead: how many frames to try things on before the first is coded; 0 for none.
+        lookahead: how many frames to try things on before the first is coded; 0 for none, and then every frame goes out
+            as soon as it is coded.
     """
-    plan: CodingPlan
-    lookahead: int
-
-    def start(self, trial: Trial) -> None:
-        """Is called once before the first frame, where there is a `lookahead`."""
-
-    def header(self, number: int, size: tuple[int, int]) -> FrameHeader:
-        """What is decided about frame `number`, of aligned size H W. Frames are asked for once each, in order."""
-
-    def spent(self, number: int, size: int) -> None:
-        """Frame `number` took `size` bytes. Comes in order, and, on a GPU, some frames after its header."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The controller of constant quality: the plan as it is."""
     plan: CodingPlan
     lookahead: int = 0
 
     def start(self, trial: Trial) -> None:
-        pass
+        """Is called once before the first frame, where there is a `lookahead`."""
+
+    def together(self, number: int) -> int:
+        """How many frames from `number` on go out together, at least one; where there is a `lookahead`."""
+        return 1
+
+    def header(self, number: int, size: tuple[int, int]) -> FrameHeader:
+        """What is decided about frame `number`, of aligned size H W. Frames are asked for once each, in order."""
+        raise NotImplementedError
+
+    def spent(self, number: int, size: int) -> None:
+        """Frame `number` took `size` bytes. Comes in order, and, on a GPU, some frames after its header."""
+
+    def again(self) -> bool:
+        """Is asked when frames that go out `together` are coded: whether to code them again, as is decided then."""
+        return False
+
+
+@dataclass
+class Constant(Controller):
+    """The controller of constant quality: the plan as it is."""
+    plan: CodingPlan
 
     def header(self, number: int, size: tuple[int, int]) -> FrameHeader:
         return self.plan.header(number, size)
-
-    def spent(self, number: int, size: int) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,8 @@ class Rates:
         """The mini-GOP that a frame is in: (GOP, rate group in it)."""
         gop, position = divmod(number, self.plan.gop)
         return gop, position // self.plan.rate_gop_size
+
+    def left_in_group(self, number: int) -> int:
+        """How many frames there are from this one to the end of its mini-GOP."""
+        position = number % self.plan.gop
+        return min(self.plan.rate_gop_size - position % self.plan.rate_gop_size, self.plan.gop - position)

@@ -8,23 +8,26 @@ Once per mini-GOP, in ln(rate), where a QP's step is nearly the same everywhere;
 P   `complexity`: ln(bytes) of the last mini-GOP's frames, brought to QP 0; the slope is learnt at the beginning;
 I   `debt`: what all frames so far took beyond their budgets, a virtual buffer, given back within `horizon` frames.
 
-The base goes a share GAIN of the way, rounded, with the rounding carried on to the next change, and MOST_STEPS at most.
-Only where a mini-GOP took SURPRISE more or less than was foreseen, as at a scene cut, it goes all of that way, and down
-as far as it takes where the buffer would run over: with a codec whose rate falls by 2 % a QP, three steps at a time
-would take seconds (docs/rate_control.md has the figures of both).
+The aim goes a share GAIN of the way, and MOST_STEPS at most; the base is the aim, rounded; what rounding left stays in
+the aim. Only where a mini-GOP took SURPRISE more or less than was foreseen, as at a scene cut, the aim goes all of that
+way: with a codec whose rate falls by 2 % a QP, three steps at a time would take seconds (docs/rate_control.md has the
+figures of both). Where the buffer would run over, the base is as far below the aim as it takes. And where a mini-GOP
+has run it over, since nobody foresaw what it takes, it is coded again, lower: none of its frames has gone out yet.
 
 I-frames have a budget of their own: what they are expected to take at the QP of the GOP's begin. P-frames share the
 rest of the GOP, so an expensive I-frame changes no QP unless it was more expensive than foreseen.
 """
+import copy
 import math
 import statistics
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from models.codec import FrameHeader
 from util.coding.gop import CodingPlan
 from util.coding.rate_control.buffer import LeakyBucket
-from util.coding.rate_control.controller import Rates, Trial
+from util.coding.rate_control.controller import Controller, Rates, Trial
 from util.coding.rate_control.search import SLOPE
 from util.errors import InputError
 
@@ -82,7 +85,7 @@ class _Asked:
 
 
 @dataclass
-class OnePass:
+class OnePass(Controller):
     """The controller. The base QP changes at mini-GOPs' first frames only.
 
     Args:
@@ -94,7 +97,8 @@ class OnePass:
 
     Attributes:
         bucket: the simulated buffer.
-        frames, bytes: that went out so far.
+        frames, bytes: that were coded so far.
+        repeated: mini-GOPs that were coded again, each time.
 
     Raises:
         InputError: the buffer is shorter than a frame. From `start`: the bit rate is below what QP 0 makes.
@@ -108,6 +112,7 @@ class OnePass:
     bucket: LeakyBucket = field(init=False)
     frames: int = field(init=False, default=0)
     bytes: int = field(init=False, default=0)
+    repeated: int = field(init=False, default=0)
 
     def __post_init__(self):
         if self.buffer * self.fps < 1 - 1e-9:
@@ -120,11 +125,14 @@ class OnePass:
         self._others = self.plan.gop - 1                            # P-frames of a GOP
         self._horizon = max(HORIZON * self.buffer * self.fps, 2 * self.plan.rate_gop_size)
         self._intra, self._inter = Kind(), Kind()
-        self._base, self._carry, self._debt = self.rates.highest // 2, 0.0, 0.0
+        self._base, self._debt = self.rates.highest // 2, 0.0
+        self._aim, self._most = float(self._base), self.rates.highest
         self._intra_budget = self._inter_budget = self.budget
         self._asked: deque[_Asked] = deque()
         self._done: list[tuple[_Asked, int]] = []                   # since the last change, with bytes
         self._group: tuple[int, int] | None = None
+        self._before: dict[str, Any] = {}                           # all of this as it was before the mini-GOP
+        self._fullest = 0.0                                         # what waited at most since then
 
     @property
     def average(self) -> float:
@@ -145,7 +153,7 @@ class OnePass:
             base = min(max(base, 0), self.rates.highest)
         if base == 0 and self._per_frame(0) > self.budget:
             self._refuse(trial, tried)
-        self.plan, self._base = self.rates.at(base), base
+        self.plan, self._base, self._aim = self.rates.at(base), base, float(base)
 
     def _try(self, trial: Trial, base: int, tried: dict[int, tuple[float, float]]) -> None:
         """Code the first frames at a base QP, and learn from all that was tried."""
@@ -187,8 +195,11 @@ class OnePass:
     def header(self, number: int, size: tuple[int, int]) -> FrameHeader:
         group, starts_gop = self.rates.group_of(number), self.plan.starts_gop(number)
         if group != self._group:
+            self._before, self._fullest = {}, 0.0
+            self._before = copy.deepcopy(vars(self))
             if self._group is not None:
                 self._change(starts_gop)
+            self._base = min(self._base, self._most)
             if starts_gop:
                 self._share_out()
             self._group = group
@@ -204,6 +215,34 @@ class OnePass:
         self._done.append((frame, size))
         self._owe(size - frame.budget, frame.base)
         self.bucket(size)
+        self._fullest = max(self._fullest, self.bucket.waiting)
+
+    def together(self, number: int) -> int:
+        return self.rates.left_in_group(number)
+
+    def again(self) -> bool:
+        """Where the mini-GOP has run the buffer over and there are lower QPs. Nothing else is learnt from it."""
+        if self._fullest <= self.bucket.size or self._base == 0:
+            self._most = self.rates.highest
+            return False
+        most, repeated = self._fitting(), self.repeated + 1
+        vars(self).update(self._before)
+        self._most, self.repeated = most, repeated
+        return True
+
+    def _fitting(self) -> int:
+        """The base at which what the mini-GOP took would have left the buffer SAFE; some steps lower in any case."""
+        base = max(self._base - MOST_STEPS, 0)
+        while base > 0 and self._fullest_at(base) > SAFE * self.bucket.size:
+            base -= 1
+        return base
+
+    def _fullest_at(self, base: int) -> float:
+        """What would have waited at most, had no frame of the mini-GOP a base above this."""
+        bucket = replace(self._before["bucket"], peak=0.0)
+        for frame, size in self._done:
+            bucket(size * math.exp(self._inter.slope * (min(base, frame.base) - frame.base)))
+        return bucket.peak
 
     def _owe(self, excess: float, base: int) -> None:
         """Add bytes to the debt. It never is more than the buffer holds, nor is credit hoarded that no QP could use."""
@@ -224,12 +263,11 @@ class OnePass:
         else:
             wanted = self._inter_budget * correction
             right = math.log(wanted / self._inter.complexity) / self._inter.slope
-        step = GAIN * (right - self._base) + self._carry
+        step = GAIN * (right - _rounded(self._aim))
         if not surprised:
             step = min(max(step, -MOST_STEPS), MOST_STEPS)
-        aim = min(max(self._base + step, 0), self.rates.highest)
-        base = round(aim)
-        self._carry = aim - base
+        self._aim = min(max(self._aim + step, 0), self.rates.highest)
+        base = _rounded(self._aim)
         while base > 0 and self._foreseen(base, starts_gop) > SAFE * self.bucket.size:
             base -= 1
         self._base = base
@@ -262,6 +300,11 @@ class OnePass:
         while base > 0 and self._intra.expected(base) > SAFE * self.bucket.room:
             base -= 1
         return base
+
+
+def _rounded(aim: float) -> int:
+    """Halves go up, always: who steps by whole numbers takes as large a step."""
+    return math.floor(aim + 0.5)
 
 
 def _slope_of(sizes: dict[int, float], known: float) -> float:

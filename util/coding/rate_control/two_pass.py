@@ -15,7 +15,7 @@ from util.coding.bitstream import FRAME_QP, StreamHeader, pack_end
 from util.coding.codec import Codec
 from util.coding.frames import frames_of
 from util.coding.gop import CodingPlan
-from util.coding.rate_control.controller import Rates, Trial
+from util.coding.rate_control.controller import Controller, Rates
 from util.coding.rate_control.search import Found, Goal, Ladder, QPs, Search
 from util.errors import InputError
 from util.video import VideoFacts
@@ -28,7 +28,7 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass
-class Scheduled:
+class Scheduled(Controller):
     """The controller that was told the base QP of each frame.
 
     Attributes:
@@ -37,15 +37,11 @@ class Scheduled:
     rates: Rates
     bases: QPs
     left: float | None = None
-    lookahead: int = 0
 
     @property
     def plan(self) -> CodingPlan:
         """That of most frames, whose QPs then need no words."""
         return self.rates.at(mode(self.bases))
-
-    def start(self, trial: Trial) -> None:
-        pass
 
     def header(self, number: int, size: tuple[int, int]) -> FrameHeader:
         return self.rates.header(number, size, self.bases[number])
