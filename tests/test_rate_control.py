@@ -248,6 +248,8 @@ def test_only_the_mini_gop_that_ran_the_buffer_over_is_coded_again():
     law, history = controlled(Scene(1, (-1.0, 0.6), (100,), slope=0.04, noise=0.05))
     bases = [sent.qp - 2 * sent.intra for sent in history]
     assert law.repeated == 1 and bases[95] - bases[96] > MOST_STEPS
+    law, history = controlled(Scene(1, (-1.0, 0.6, -1.0), (100, 150), slope=0.04, noise=0.05))
+    assert law.repeated == 1 and history[-1].qp >= history[90].qp - MOST_STEPS, "as before, and not held down by that"
     assert controlled(Scene(1, noise=0.1))[0].repeated == 0
 
 
@@ -355,6 +357,7 @@ def test_what_is_coded_again_follows_what_went_out(behind, monkeypatch):
     law = Reconsidering(plan)
     assert encode(codec, frames, law) == encode(codec, frames, plan)
     assert law.told == [0, 1, 0, 1, 2, 3, 2, 3, 4, 4]
+    assert all(part.coded is None for part in codec.encode(iter(frames), Reconsidering(plan))), "eight would take GBs"
 
 
 def test_input_without_an_end_is_coded_as_it_comes():
