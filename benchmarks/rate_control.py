@@ -141,7 +141,8 @@ def one_pass(codec: Codec, frames: list[Tensor], law: OnePass, curve: list[tuple
     changes = [abs(b.header.qp - a.header.qp) for a, b in itertools.pairwise(coded)]
     decoded = sum(frame.matches for frame in codec.decode(io.BytesIO(b"".join(part.data for part in parts))))
     return {"wanted": law.bitrate, "rate": rate, "error %": 100 * (rate / law.bitrate - 1),
-            "peak %": 100 * law.bucket.peak / law.bucket.size, "underflows": law.bucket.underflows, "PSNR": quality,
+            "peak %": 100 * law.bucket.peak / law.bucket.size, "underflows": law.bucket.underflows,
+            "coded again": law.repeated, "PSNR": quality,
             "constant QP": same, "difference": quality - same, "changes": sum(c > 0 for c in changes),
             "beyond three steps": sum(c > 3 for c in changes), "decodes": decoded, "QPs": qps[::8]}
 

@@ -21,7 +21,7 @@ def ladder_path(output: Path, bitrate: float) -> Path:
 
 
 def compress_ladder(arguments: argparse.Namespace, codec: Codec, source: FrameSource, plan: CodingPlan) -> None:
-    """Code each frame at every rate before the next is read.
+    """Code each mini-GOP at every rate before the next is read.
 
     Raises:
         InputError: as `util.cli.targets.control`; the output is a pipe.
