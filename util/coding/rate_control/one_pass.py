@@ -12,7 +12,7 @@ The aim goes a share GAIN of the way, and MOST_STEPS at most; the base is the ai
 the aim. Only where a mini-GOP took SURPRISE more or less than was foreseen, as at a scene cut, the aim goes all of that
 way: with a codec whose rate falls by 2 % a QP, three steps at a time would take seconds (docs/rate_control.md has the
 figures of both). Where the buffer would run over, the base is as far below the aim as it takes. And where a mini-GOP
-has run it over, since nobody foresaw what it takes, it is coded again, lower: none of its frames has gone out yet.
+has all but filled it, since nobody foresaw what it takes, it is coded again, lower: none of its frames has gone out.
 
 I-frames have a budget of their own: what they are expected to take at the QP of the GOP's begin. P-frames share the
 rest of the GOP, so an expensive I-frame changes no QP unless it was more expensive than foreseen.
@@ -51,6 +51,9 @@ CREDIT = 0.4
 
 SAFE = 0.8
 """How full the buffer may be foreseen to get."""
+
+FULL = 0.95
+"""How full it may get; a mini-GOP that filled it further is coded again."""
 
 APART, TRIALS = 8, 4
 """The first mini-GOP is tried at base QPs so far apart at least, to learn the slope, and so often at most."""
@@ -110,14 +113,15 @@ class OnePass(Controller):
     surprise: float = SURPRISE
     plan: CodingPlan = field(init=False)
     bucket: LeakyBucket = field(init=False)
-    frames: int = field(init=False, default=0)
-    bytes: int = field(init=False, default=0)
-    repeated: int = field(init=False, default=0)
+    frames: int = field(init=False)
+    bytes: int = field(init=False)
+    repeated: int = field(init=False)
 
     def __post_init__(self):
         if self.buffer * self.fps < 1 - 1e-9:
             raise InputError(f"--buffer of {self.buffer:.4g} s is shorter than a frame; give at least "
                              f"{1 / self.fps:.4g} s, a frame at {self.fps:.4g} frames per second")
+        self.frames = self.bytes = self.repeated = 0
         self.budget = self.bitrate / 8 / self.fps                   # bytes per frame
         self.bucket = LeakyBucket(max(self.buffer * self.fps, 1) * self.budget, self.budget)
         self.plan = self.rates.plan
@@ -221,8 +225,8 @@ class OnePass(Controller):
         return self.rates.left_in_group(number)
 
     def again(self) -> bool:
-        """Where the mini-GOP has run the buffer over and there are lower QPs. Nothing else is learnt from it."""
-        if self._fullest <= self.bucket.size or self._base == 0:
+        """Where the mini-GOP has all but filled the buffer and there are lower QPs. Nothing else is learnt from it."""
+        if self._fullest <= FULL * self.bucket.size or self._base == 0:
             self._most = self.rates.highest
             return False
         most, repeated = self._fitting(), self.repeated + 1
