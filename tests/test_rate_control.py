@@ -253,6 +253,17 @@ def test_only_the_mini_gop_that_ran_the_buffer_over_is_coded_again():
     assert controlled(Scene(1, noise=0.1))[0].repeated == 0
 
 
+def test_the_first_mini_gop_can_be_coded_again():
+    """Where it takes eight times what it took when it was tried."""
+    scene, law = Scene(1), OnePass(Rates(PLAN, RATES, RATES), 1000 * KBITS, 25, 0.4)
+    law.start(lambda plan: [scene.size(n, plan.header(n, (64, 64))) / 8 for n in range(law.lookahead)])
+    first = attempt(law, scene, range(8), 0)
+    assert law.again()
+    second = attempt(law, scene, range(8), 0)
+    assert second[1].qp < first[1].qp and not law.again()
+    assert (law.frames, law.bytes) == (8, sum(sent.size for sent in second)) and law.repeated == 1
+
+
 def test_where_the_buffer_forced_the_base_down_it_comes_back_at_once():
     """Not by three steps at a time, while the buffer is empty."""
     scene = Scene(1, noise=0.0)
