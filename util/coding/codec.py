@@ -166,8 +166,7 @@ class Codec:
             return
         number = 0
         while group := list(itertools.islice(frames, controller.together(number))):
-            memory = session.memory
-            parts = _without_memory(once(group))
+            memory, parts = session.memory, _without_memory(once(group))
             while controller.again():
                 session.memory = memory
                 parts = _without_memory(once(group))
