@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from config.fields import require
 from models.codec import Formats
+from models.flow.block_fit import LARGEST, fit_blocks
 from models.flow.pyramid import coarse_to_fine
 from models.layers.blocks import conv
 from models.layers.functional import crop, pad_to_multiple
@@ -23,14 +24,22 @@ class MotionEstimationConfig:
     Attributes:
         hidden_channels: widths of the four hidden 7x7 convolutions of each block.
         levels: pyramid levels, each with a block of its own.
+        block_side: side of blocks whose pixels move together, each by the vector that warps it best (block_fit.py), in
+            pixels, a power of 2; None, as released: each pixel moves by itself.
+        block_prior: what the vector of the block around weighs in that.
     """
     architecture = "MENet"
     hidden_channels: tuple[int, ...] = (32, 64, 32, 16)
     levels: int = 5
+    block_side: int | None = None
+    block_prior: float = 0.05
 
     def __post_init__(self):
         require(len(self.hidden_channels) == 4, "hidden_channels must have 4 entries")
         require(self.levels <= 5, f"levels: {self.levels} is more than 5, the levels of a frame aligned to 16")
+        require(self.block_side in (None, 1, 2, 4, 8, 16, 32, LARGEST),
+                f"block_side: {self.block_side} is no power of 2 up to {LARGEST}")
+        require(self.block_prior > 0, f"block_prior: {self.block_prior} must be above 0")
 
 
 class MotionEstimation(nn.Module):
@@ -38,6 +47,7 @@ class MotionEstimation(nn.Module):
 
     def __init__(self, config: MotionEstimationConfig):
         super().__init__()
+        self.config = config
         self.register_buffer("mean", torch.tensor((0.406, 0.456, 0.485)).view(3, 1, 1))
         self.register_buffer("std", torch.tensor((0.225, 0.224, 0.229)).view(3, 1, 1))
         self.Blocks = nn.ModuleList(self._block((8, *config.hidden_channels, 2)) for _ in range(config.levels))
@@ -59,5 +69,8 @@ class MotionEstimation(nn.Module):
         for _ in self.Blocks[1:]:
             pyramid.insert(0, F.avg_pool2d(pyramid[0], 2))
         flow = coarse_to_fine([level.chunk(2, 1) for level in pyramid], self.Blocks)
-        return crop(flow, pair.shape[-2:])
+        flow = crop(flow, pair.shape[-2:])
+        if self.config.block_side is None:
+            return flow
+        return fit_blocks(flow.float(), current, reference, self.config.block_side, self.config.block_prior)
 
