@@ -1,9 +1,12 @@
 """Shared fixtures: configurations, seeded models, synthetic sequences, and the command line."""
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+os.environ.setdefault("MKL_ENABLE_INSTRUCTIONS", "AVX2")        # before torch: docs/fidelity.md, "Bits of I-frames"
 
 import numpy as np
 import pytest

@@ -72,5 +72,5 @@ class MotionEstimation(nn.Module):
         flow = crop(flow, pair.shape[-2:])
         if self.config.block_side is None:
             return flow
-        return fit_blocks(flow.float(), current, reference, self.config.block_side, self.config.block_prior)
+        return fit_blocks(flow, current, reference, self.config.block_side, self.config.block_prior)
 
