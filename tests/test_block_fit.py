@@ -111,11 +111,11 @@ def test_the_gradient_reaches_the_flow():
     assert flow.grad.sum((0, 2, 3)).tolist() == pytest.approx([1, 0], abs=1e-3)
 
 
-@pytest.mark.parametrize("name, value", [("block_side", 3), ("block_side", 128), ("block_side", 0), ("block_prior", 0)])
-def test_bad_settings(name, value, tmp_path):
+@pytest.mark.parametrize("side", [0, 3, 128])
+def test_bad_settings(side, tmp_path):
     path = tmp_path / "MENet.yml"
-    path.write_text(f"model_architecture: MENet\nmodel_params: {{{name}: {value}}}\n")
-    with pytest.raises(InputError, match=name):
+    path.write_text(f"model_architecture: MENet\nmodel_params: {{block_side: {side}}}\n")
+    with pytest.raises(InputError, match="block_side"):
         load_config(path, MotionEstimationConfig)
 
 

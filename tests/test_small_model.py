@@ -149,11 +149,17 @@ def test_exports_that_cannot_be(tmp_path, capsys):
     assert main([]) == 2
 
 
+def block_side() -> int:
+    """Of the blocks whose vectors the model codes that comes with the repository."""
+    return untrained_model(parse_arguments(["--test", "--model", "small"])).config.motion_estimation.block_side
+
+
 def test_the_recipe(capsys):
     steps = read_schedule(SCHEDULE)
     assert [step.name for step in steps] == ["intra", "flow", "still_flow", "motion", "inter", "gop", "long", "wide",
-                                           "symbols"]
-    assert [step.restore for step in steps] == ["scratch", "intra", *["same"] * 7]
+                                           "symbols", "blocks"]
+    assert [step.restore for step in steps] == ["scratch", "intra", *["same"] * 8]
+    assert steps[-1].changes["motion_estimation"]["block_side"] == block_side()
     assert {step.ema for step in steps} == {0.999}
     own = {step.name: read_phases(step.train_conf) for step in steps}
     phases = [phase for step in steps for phase in own[step.name]]
@@ -161,8 +167,8 @@ def test_the_recipe(capsys):
     assert inter[1] == 100 * inter[0] and intra == (2 * inter[0], 2 * inter[1])
     assert {phase.name for phase in phases if phase.lambdas != inter} == {"fast", "slow", "flow", "still_flow", "intra"}
     assert [phase.name for phase in phases if "MENet" not in phase.frozen and phase.stage != "intra"] == \
-           ["flow", "still_flow", "with_flow", "with_flow_on", "late_frames"]
-    assert {phase.rate_of for phase in own["symbols"]} == {"symbols"}
+           ["flow", "still_flow", "with_flow", "with_flow_on", "late_frames", "late_on", "late_end"]
+    assert {phase.rate_of for phase in (*own["symbols"], *own["blocks"])} == {"symbols"}
     train(TrainingOptions(schedule=SCHEDULE, dry_run=True))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     trained = {row[2]: int(row[-1]) for row in rows[1:]}

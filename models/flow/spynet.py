@@ -26,20 +26,17 @@ class MotionEstimationConfig:
         levels: pyramid levels, each with a block of its own.
         block_side: side of blocks whose pixels move together, each by the vector that warps it best (block_fit.py), in
             pixels, a power of 2; None, as released: each pixel moves by itself.
-        block_prior: what the vector of the block around weighs in that.
     """
     architecture = "MENet"
     hidden_channels: tuple[int, ...] = (32, 64, 32, 16)
     levels: int = 5
     block_side: int | None = None
-    block_prior: float = 0.05
 
     def __post_init__(self):
         require(len(self.hidden_channels) == 4, "hidden_channels must have 4 entries")
         require(self.levels <= 5, f"levels: {self.levels} is more than 5, the levels of a frame aligned to 16")
         require(self.block_side in (None, 1, 2, 4, 8, 16, 32, LARGEST),
                 f"block_side: {self.block_side} is no power of 2 up to {LARGEST}")
-        require(self.block_prior > 0, f"block_prior: {self.block_prior} must be above 0")
 
 
 class MotionEstimation(nn.Module):
@@ -70,7 +67,6 @@ class MotionEstimation(nn.Module):
             pyramid.insert(0, F.avg_pool2d(pyramid[0], 2))
         flow = coarse_to_fine([level.chunk(2, 1) for level in pyramid], self.Blocks)
         flow = crop(flow, pair.shape[-2:])
-        if self.config.block_side is None:
-            return flow
-        return fit_blocks(flow, current, reference, self.config.block_side, self.config.block_prior)
+        side = self.config.block_side
+        return flow if side is None else fit_blocks(flow, current, reference, side)
 
