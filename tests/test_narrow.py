@@ -42,6 +42,20 @@ def test_results_are_the_same(inputs, outputs, side, bias, batch, height, column
         assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("side", [3, 5, 7])
+@pytest.mark.parametrize("inputs", [2, 8, 12])
+def test_half_precision_is_as_exact_as_its_format(inputs, side, dtype):
+    """At sizes of real frames: libraries have kernels of their own for them, and one of them was wrong."""
+    for outputs in (2, 3, 8):
+        _, packed = pair(inputs, outputs, side)
+        x = torch.randn(1, inputs, 48, 104).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            exact = nn.functional.conv2d(x.double(), packed.weight.double(), packed.bias.double(), padding=side // 2)
+            result = packed.to(dtype)(x.to(dtype)).double()
+        assert (result - exact).norm() < 0.02 * exact.norm(), outputs
+
+
 @pytest.mark.parametrize("outputs, width, lanes, pixels", [
     (8, 16, 16, 2), (8, 16, 8, 1), (6, 16, 16, 2), (3, 16, 16, 4), (1, 16, 16, 8), (1, 12, 16, 4), (1, 15, 16, 1),
     (2, 16, 0, 1)])

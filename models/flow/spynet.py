@@ -57,8 +57,6 @@ class MotionEstimation(nn.Module):
         return nn.Sequential(*layers[:-1])
 
     def formats(self) -> Formats:
-        if self.config.block_side is not None:      # a step from a coarser flow costs the demo's clip 11 % in bfloat16
-            return Formats(analysis=(self,))
         return Formats(analysis=(self,), half=tuple(self.Blocks), exact=tuple(block[-1] for block in self.Blocks))
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ PyTorch's kernels have one output channel per lane of a vector register, so that
 register idle and 2 outputs seven eighths. `use_packed_rows` changes the class of such convolutions, so names and
 weights stay: with a stride of several pixels, the outputs of all of them are the channels of one convolution, and what
 it returns in channels-last is the result in memory already. Each output is the same sum, beside zeros. Shapes: B C H W.
+
+In half precision only kernels of 3x3 are packed: with larger ones that stride, oneDNN of PyTorch 2.14 computes wrongly
+in bfloat16 on CPUs with AMX (7x7 from 8 channels: errors as large as the results, where 3x3 and plain ones are right).
 """
 import torch
 import torch.nn.functional as F
@@ -29,6 +32,7 @@ class PackedConv2d(nn.Conv2d):
     def _pixels(self, x: Tensor) -> int:
         """As many as fit a register, a power of two that divides the width; 1 where there is nothing to gain."""
         if (x.device.type != "cpu" or x.dtype == torch.float64 or torch.is_grad_enabled()
+                or (x.dtype != torch.float32 and max(self.kernel_size) > 3)
                 or not x.is_contiguous(memory_format=torch.channels_last)):
             return 1
         pixels = LANES.get(torch.backends.cpu.get_cpu_capability(), 0) // self.out_channels
