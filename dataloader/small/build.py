@@ -179,7 +179,7 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(prog="small", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="where everything goes; 3 GB")
+    parser.add_argument("--out", type=Path, required=True, help="where everything goes; 4 GB")
     parser.add_argument("--seed", type=int, default=0, help="of the rendered clips (default %(default)s)")
     parser.add_argument("--clips", type=int, default=900, help="how many to render (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
